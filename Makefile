@@ -1,0 +1,46 @@
+# Every target does its own set-up: Debian packages, Caffe, Python packages, all into .venv.
+#   make PYTHON=/path/to/python   uses the Caffe which that Python imports, instead of building one
+#   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
+.DEFAULT_GOAL := setup
+.PHONY: setup demo test test-caffe lint format clean
+
+VENV := .venv
+PYTHON ?=
+CAFFE ?=
+READY := $(VENV)/.ready
+
+# With PYTHON or CAFFE given, the script looks again whether the virtual environment fits.
+ifneq ($(PYTHON)$(CAFFE),)
+.PHONY: $(VENV)/.caffe
+endif
+
+setup: $(READY)
+
+$(VENV)/.caffe: docker/build_caffe.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
+	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--python $(PYTHON)) $(CAFFE)
+	@touch $@
+
+$(READY): $(VENV)/.caffe setup.py
+	@echo "==> installing pylayers and its tools"
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[test,demo]'
+	@touch $@
+
+demo: $(READY)
+	$(VENV)/bin/python demo/train.py
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+test-caffe: $(READY)
+	$(VENV)/bin/python docker/caffe_tests.py
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(READY)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info

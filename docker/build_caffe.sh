@@ -1,0 +1,324 @@
+#!/usr/bin/env bash
+# Builds BVLC Caffe (binary, library, pycaffe with Python layers) into a virtual environment.
+# The same script serves the native build and the Docker image; see usage() below.
+set -euo pipefail
+
+readonly CAFFE_VERSION='1.0.0+git20180821.99bd997'
+readonly CAFFE_DEBIAN_REVISION=8
+readonly CAFFE_SHA256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
+readonly CAFFE_SUITE=bullseye # the Debian suite whose source packages include Caffe
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+readonly here
+
+venv=.venv
+python=/usr/bin/python3
+python_given=
+tarball=
+jobs=$(nproc)
+use_apt=1
+with_opencv=OFF
+cuda=
+cuda_arch='75 80 86 89 90' # 75 is the oldest that CUDA 13 knows, 90 the newest that CUDA 12.4 does
+cuda_host_compiler=
+
+usage() {
+  cat <<EOF
+usage: docker/build_caffe.sh [options]
+
+Builds BVLC Caffe 99bd997 into a virtual environment, or links the Caffe that --python
+already has into it. A finished build is kept in ~/.cache/pylayers and used again.
+
+  --venv DIR            virtual environment, made if need be (default: .venv)
+  --python EXE          Python to base it on (default: $python, which fits Debian's Boost)
+  --source FILE         Caffe's source tarball (default: fetched as Debian's source package)
+  --with-opencv         build the layers and tools that read images through OpenCV
+  --cuda                build for CUDA (default: CPU only)
+  --cuda-arch LIST      compute capabilities, PTX for the last (default: "$cuda_arch")
+  --cuda-host-compiler EXE   the C++ compiler that nvcc calls
+  --jobs N              compile jobs (default: the number of cores, $jobs)
+  --no-apt              install no packages, name the missing ones
+  -h, --help            this text
+
+example: docker/build_caffe.sh --venv ~/caffe && . ~/caffe/bin/activate && caffe --version
+EOF
+}
+
+step() { printf '==> %s\n' "$*"; }
+die() {
+  printf 'build_caffe.sh: error: %s\n' "$*" >&2
+  exit 1
+}
+
+parse_arguments() {
+  while (($#)); do
+    case $1 in
+      --venv | --python | --source | --cuda-arch | --cuda-host-compiler | --jobs)
+        (($# > 1)) && [[ -n $2 ]] || die "$1 needs a value (see --help)"
+        ;;&
+      --venv) venv=$2 && shift 2 ;;
+      --python) python=$2 && python_given=1 && shift 2 ;;
+      --source) tarball=$2 && shift 2 ;;
+      --cuda-arch) cuda_arch=$2 && shift 2 ;;
+      --cuda-host-compiler) cuda_host_compiler=$2 && shift 2 ;;
+      --jobs) jobs=$2 && shift 2 ;;
+      --with-opencv) with_opencv=ON && shift ;;
+      --cuda) cuda=1 && shift ;;
+      --no-apt) use_apt= && shift ;;
+      -h | --help) usage && exit ;;
+      *) die "unknown option '$1' (see --help)" ;;
+    esac
+  done
+  [[ $jobs =~ ^[1-9][0-9]*$ ]] || die "--jobs takes a whole number from 1, not '$jobs'"
+  [[ $cuda_arch =~ ^[0-9]{2,3}(\ [0-9]{2,3})*$ ]] ||
+    die "--cuda-arch takes compute capabilities such as \"80 90\", not '$cuda_arch'"
+  [[ -z $tarball || -f $tarball ]] || die "--source: no file '$tarball'"
+}
+
+# ---- A Caffe that is already there
+
+has_caffe() {
+  "$1" -c 'import caffe, sys; sys.exit("Python" not in caffe.layer_type_list())' >/dev/null 2>&1
+}
+
+# Makes the virtual environment see every folder that the user's Python imports from. The user's
+# own environment is left as it is: the kit and its test tools go into the virtual environment.
+link_existing_caffe() {
+  local existing
+  existing=$("$python" -c 'import caffe; print(caffe.__path__[0])' 2>/dev/null)
+  step "using the Caffe that $python already has: $existing"
+  make_venv
+  "$python" - <<'EOF' >"$(site_packages)/existing-caffe.pth"
+import os, sys, sysconfig
+standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+for folder in map(os.path.abspath, filter(os.path.isdir, sys.path[1:])):
+    if folder not in standard and os.path.basename(folder) != "lib-dynload":
+        print(folder)
+EOF
+  has_caffe "$venv/bin/python" || die "$venv/bin/python cannot import the Caffe at $existing; remove $venv and run again"
+}
+
+# ---- Debian's packages
+
+packages() {
+  printf '%s\n' g++ make cmake patch ca-certificates python3-dev python3-venv \
+    libboost-{system,thread,filesystem,python}-dev libprotobuf-dev protobuf-compiler \
+    libgoogle-glog-dev libgflags-dev libhdf5-dev liblmdb-dev libleveldb-dev libsnappy-dev \
+    libopenblas-dev graphviz
+  [[ $with_opencv == OFF ]] || echo libopencv-dev
+  # A toolkit of NVIDIA's own on PATH is as good as Debian's.
+  [[ -z $cuda ]] || command -v nvcc >/dev/null || echo nvidia-cuda-toolkit
+}
+
+missing_packages() {
+  local package
+  for package in $(packages); do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+  done
+}
+
+install_packages() {
+  if ! command -v apt-get >/dev/null; then
+    step "no apt-get here; Caffe needs what Debian calls: $(packages | xargs)"
+    return
+  fi
+  local missing sudo=()
+  missing=$(missing_packages | xargs)
+  [[ -n $missing ]] || return 0
+  local advice="install them with: sudo apt-get install --no-install-recommends $missing"
+  [[ -n $use_apt ]] || die "packages are missing; $advice"
+  if ((EUID)); then
+    command -v sudo >/dev/null || die "packages are missing and there is no sudo; as root, $advice"
+    sudo=(sudo)
+  fi
+  step "installing Debian packages: $missing"
+  "${sudo[@]}" apt-get update -q || die "apt-get update failed; $advice"
+  # shellcheck disable=SC2086  # one word a package
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing ||
+    die "apt-get could not install the packages; $advice"
+}
+
+# ---- Python
+
+make_venv() {
+  [[ -x $venv/bin/python ]] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
+  step "making the virtual environment $venv from $python"
+  "$python" -m venv --clear "$venv" || die "$python -m venv failed (Debian's package python3-venv has what it needs)"
+}
+
+site_packages() { "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))'; }
+
+install_requirements() {
+  step "installing pycaffe's Python packages"
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$here/requirements.txt" ||
+    die "pip could not install docker/requirements.txt"
+}
+
+# ---- Source
+
+# The archives that apt already uses for this release, one "URI" a line, from both source formats.
+archive_uris() {
+  local codename
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  {
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+      sed -nE "s/^deb(-src)? +(\[[^]]*\] +)?([^ ]+) +$codename .*/\3/p"
+    cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v suite="$codename" '
+      /^URIs:/ { uris = $2 } /^Suites:/ && $0 ~ "[ \t]" suite "([ \t]|$)" { found = 1 }
+      /^[ \t]*$/ { if (found) print uris; found = 0 } END { if (found) print uris }'
+  } | sort -u
+}
+
+fetch_from() { # URI FOLDER: Debian's source package, with apt's state in FOLDER alone
+  local state=$2/apt keyring signed=
+  for keyring in /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
+    [[ ! -f $keyring ]] || signed="[signed-by=$keyring]"
+  done
+  mkdir -p "$state"/{lists,archives}/partial
+  echo "deb-src $signed $1 $CAFFE_SUITE main" >"$state/sources.list"
+  local options=(-q -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=/dev/null
+    -o "Dir::State::Lists=$state/lists" -o "Dir::Cache=$state" -o APT::Sandbox::User=)
+  (cd "$2" && apt-get "${options[@]}" update &&
+    apt-get "${options[@]}" source --download-only "caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION")
+}
+
+fetch_source() { # FOLDER: leaves the path of the tarball in $tarball
+  [[ -z $tarball ]] || return 0
+  command -v apt-get >/dev/null || die "no apt-get to fetch Caffe's source with; give the tarball with --source"
+  local uri
+  for uri in $(archive_uris); do
+    step "fetching Caffe's source package from this machine's Debian archive"
+    if fetch_from "$uri" "$1" >"$1/fetch.log" 2>&1; then
+      tarball=$1/caffe_$CAFFE_VERSION.orig.tar.gz
+      return
+    fi
+    tail -n 3 "$1/fetch.log" >&2
+  done
+  die "no archive in apt's sources has caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION in $CAFFE_SUITE; give the tarball with --source"
+}
+
+unpack_source() { # FOLDER
+  local found patch
+  found=$(sha256sum "$tarball" | cut -d ' ' -f 1)
+  [[ $found == "$CAFFE_SHA256" ]] ||
+    die "$tarball has sha256 $found, expected $CAFFE_SHA256 (Debian's caffe_$CAFFE_VERSION.orig.tar.gz)"
+  tar -xzf "$tarball" -C "$1"
+  for patch in "$here"/patches/*.patch; do
+    patch -d "$1" -p1 -s --fuzz=0 --no-backup-if-mismatch <"$patch" ||
+      die "docker/patches/$(basename "$patch") does not apply"
+  done
+}
+
+# ---- Build
+
+# What a build depends on, as text; its checksum names the build in the cache.
+build_inputs() {
+  echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler $(uname -m)"
+  [[ -z $cuda ]] || nvcc --version
+  "$venv/bin/python" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
+  cat "$here/build_caffe.sh" "$here/requirements.txt" "$here"/patches/*.patch
+  command -v dpkg-query >/dev/null && packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
+}
+
+cuda_options() {
+  [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
+  printf '%s\n' -DCPU_ONLY=OFF -DUSE_CUDNN=OFF -DCUDA_ARCH_NAME=Manual \
+    "-DCUDA_ARCH_BIN=$cuda_arch" "-DCUDA_ARCH_PTX=${cuda_arch##* }"
+  [[ -z $cuda_host_compiler ]] || echo "-DCUDA_HOST_COMPILER=$cuda_host_compiler"
+}
+
+compile() { # SOURCE BUILD
+  local python_paths options
+  # CMake's own search would take another Python of the same version where there are two.
+  mapfile -t python_paths < <("$venv/bin/python" -c '
+import os, sysconfig
+print(sysconfig.get_path("include"))
+print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME") or ""))')
+  [[ -f ${python_paths[0]}/Python.h ]] || die "no Python.h in ${python_paths[0]}; install the headers of $python"
+  [[ ${python_paths[1]} == *.so* && -f ${python_paths[1]} ]] ||
+    die "$python has no shared libpython (${python_paths[1]}); Caffe's binary embeds it. Use /usr/bin/python3"
+  mapfile -t options < <(cuda_options)
+  # Caffe's libraries are found from each of their places in the virtual environment.
+  local rpath="-Wl,-rpath,'\$ORIGIN/../lib:\$ORIGIN/../../..'"
+  step "configuring Caffe"
+  cmake -S "$1" -B "$2" "${options[@]}" -Wno-dev -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12 \
+    -DCMAKE_CXX_FLAGS="-w -DBOOST_BIND_GLOBAL_PLACEHOLDERS -DBOOST_ALLOW_DEPRECATED_HEADERS" -DCMAKE_SKIP_RPATH=ON \
+    -DCMAKE_EXE_LINKER_FLAGS="$rpath" -DCMAKE_SHARED_LINKER_FLAGS="$rpath" \
+    -DBLAS=Open -DUSE_OPENCV="$with_opencv" -DBUILD_docs=OFF -Dpython_version=3 \
+    -DPYTHON_EXECUTABLE="$(cd "$venv" && pwd)/bin/python" \
+    -DPYTHON_INCLUDE_DIR="${python_paths[0]}" -DPYTHON_LIBRARY="${python_paths[1]}" >"$2.log" 2>&1 ||
+    { tail -n 25 "$2.log" >&2 && die "CMake could not configure Caffe"; }
+  grep -q 'Python interface is disabled' "$2.log" &&
+    die "Debian's Boost.Python is not for $("$python" -V) at $python; use /usr/bin/python3"
+  step "compiling Caffe on $jobs cores"
+  # An outer make must not lend its flags to this one.
+  env -u MAKEFLAGS -u MAKELEVEL cmake --build "$2" --parallel "$jobs" --target caffe.bin pycaffe ||
+    die "Caffe did not compile"
+}
+
+assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual environment
+  local module share=$3/share/caffe
+  module=$3/lib/$("$venv/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages/caffe
+  mkdir -p "$3"/{bin,libexec,lib} "$module/proto"
+  cp -a "$2"/lib/libcaffe.so* "$3/lib/"
+  cp "$2/tools/caffe" "$3/libexec/caffe"
+  cp "$here/caffe_wrapper.sh" "$3/bin/caffe"
+  cp -r "$1"/python/caffe/{*.py,imagenet} "$module/"
+  # Caffe's Python tests, and the nets that they read where a source tree has them.
+  mkdir -p "$share/python/caffe"
+  cp -r "$1/python/caffe/test" "$share/python/caffe/"
+  (cd "$1" && find models examples -name '*.prototxt' -exec cp --parents -t "$share" {} +)
+  cp "$2/lib/_caffe.so" "$module/"
+  cp "$2/include/caffe/proto/caffe_pb2.py" "$module/proto/"
+  touch "$module/proto/__init__.py"
+  strip --strip-unneeded "$3"/lib/libcaffe.so.* "$3/libexec/caffe" "$module/_caffe.so"
+}
+
+build_into() { # TREE
+  local work
+  work=$(mktemp -d "$cache/build.XXXXXX")
+  # shellcheck disable=SC2064  # the folder of this build
+  trap "rm -rf '$work'" EXIT
+  mkdir "$work"/{source,build}
+  fetch_source "$work"
+  unpack_source "$work/source"
+  compile "$work/source" "$work/build"
+  assemble "$work/source" "$work/build" "$work/tree"
+  # A rename is whole or not at all; a build that another run finished meanwhile is as good.
+  mv -T "$work/tree" "$1" 2>/dev/null || [[ -d $1 ]] || die "could not write $1"
+}
+
+main() {
+  parse_arguments "$@"
+  if [[ -n $python_given ]]; then
+    command -v "$python" >/dev/null || die "--python: '$python' is not a Python"
+    python=$(command -v "$python")
+    if has_caffe "$python"; then
+      link_existing_caffe
+      return
+    fi
+  fi
+  install_packages
+  make_venv
+  local key stamp=$venv/.caffe-build
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/pylayers
+  key=$(build_inputs | sha256sum | cut -c 1-16)
+  if [[ -f $stamp && $(<"$stamp") == "$key" ]]; then
+    step "Caffe is up to date in $venv"
+    return
+  fi
+  install_requirements
+  mkdir -p "$cache"
+  if [[ -d $cache/caffe-$key ]]; then
+    step "using the build kept in $cache/caffe-$key"
+  else
+    build_into "$cache/caffe-$key"
+  fi
+  rm -f "$stamp"
+  cp -a "$cache/caffe-$key/." "$venv/"
+  has_caffe "$venv/bin/python" || { "$venv/bin/python" -c 'import caffe' || true; die "the Caffe in $venv does not import"; }
+  echo "$key" >"$stamp"
+  step "Caffe is ready in $venv"
+}
+
+main "$@"

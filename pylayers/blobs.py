@@ -1,0 +1,44 @@
+"""Where a Caffe blob's memory is. The one file of the kit that asks Caffe, or CUDA, about it."""
+
+import ctypes
+import functools
+
+from caffe._caffe import Blob
+
+# Reading this attribute of a blob would move its data to the GPU; the class tells without that.
+_CUDA_BUILD = hasattr(Blob, "_gpu_data_ptr")
+
+# From cuda.h: the attribute to ask for, and the answer for memory from cudaMallocHost.
+_CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2
+_CU_MEMORYTYPE_HOST = 1
+
+
+def on_gpu(blob):
+    """Says whether Caffe is in GPU mode, by the memory of a blob that it has just allocated.
+
+    pycaffe cannot be asked for the mode. But in GPU mode Caffe takes a blob's host memory from
+    cudaMallocHost, in CPU mode from malloc, and CUDA's driver knows its own.
+
+    Args:
+        blob: a blob whose data may be marked as written on the host, such as a loss layer's top.
+
+    Returns:
+        True or False; always False where Caffe is built for the CPU alone, or has no CUDA driver.
+    """
+    if not _CUDA_BUILD or _cuda_driver() is None:
+        return False
+    memory_type = ctypes.c_uint(0)
+    status = _cuda_driver().cuPointerGetAttribute(
+        ctypes.byref(memory_type),
+        _CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+        ctypes.c_void_p(blob.data.ctypes.data),
+    )
+    return status == 0 and memory_type.value == _CU_MEMORYTYPE_HOST
+
+
+@functools.cache
+def _cuda_driver():
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None

@@ -1,0 +1,100 @@
+"""Channel-summed Euclidean loss: Euclidean loss between two blobs' sums over their channels."""
+
+import math
+
+import numpy as np
+
+from pylayers.layer import LossLayer
+from pylayers.params import Choice, Integer
+
+
+class ChannelSumEuclideanLossLayer(LossLayer):
+    """E = 1/(2Z) · Σ (s(pred) − s(target))², s being the sum over the axes from `axis` to `end_axis`.
+
+    With the defaults it is a fixed 1×1 convolution of ones on each bottom and EuclideanLoss; with
+    ``end_axis: -1`` a Reduction (SUM, ``axis: 1``) on each and EuclideanLoss.
+
+    Bottoms:
+        pred: (N, C, ...).
+        target: the shape of pred but for the summed axes, whose lengths are free (3 channels against 1).
+
+    Top:
+        loss: E, shape ().
+
+    Options (param_str):
+        axis: the first axis summed, 1 by default; not the batch's axis 0. Negative ones count from the end.
+        end_axis: the last axis summed, itself included: 1 by default, −1 for all to the end.
+        normalization: Z. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
+
+    Gradients: g·(s(pred) − s(target))/Z for every element of pred that is in the sum, and its negative for
+    target, g being the loss weight.
+
+    Raises:
+        ValueError: from `reshape`, for axes and shapes that do not fit.
+
+    Source: Caffe's base_conv_layer.cpp, reduction_layer.cpp and euclidean_loss_layer.cpp.
+    """
+
+    BOTTOMS = ("pred", "target")
+    OPTIONS = {
+        "axis": Integer(1),
+        "end_axis": Integer(1),
+        "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
+    }
+
+    def reshape(self, bottom, top):
+        """Shapes the top and checks the axes, and that the two bottoms' sums have one shape."""
+        super().reshape(bottom, top)
+        axes = [self._summed_axes(index) for index in (0, 1)]
+        kept = [shape[:first] + shape[last + 1 :] for shape, (first, last) in zip(self.shapes, axes)]
+        if kept[0] != kept[1]:
+            self.fail_bottom(
+                1, f"{kept[0]} without the summed axes, as {self.name_bottom(0)} {self.shapes[0]} has; found {kept[1]}"
+            )
+        # Each bottom as (outer, summed, inner).
+        self._split = [
+            (math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :]))
+            for shape, (first, last) in zip(self.shapes, axes)
+        ]
+
+    def forward_cpu(self, bottom, top):
+        """E = 1/(2Z) · Σ (s(pred) − s(target))², summed in float64."""
+        residual = self._residual(bottom)
+        return np.vdot(residual, residual) / 2 / self._normalizer()
+
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        """g·(s(pred) − s(target))/Z for each element of a sum, its negative for target's."""
+        gradient = self._residual(bottom) * (loss_weight / self._normalizer())
+        for sign, blob, shape, wanted in zip((1, -1), bottom, self._split, propagate_down):
+            if wanted:
+                blob.diff.reshape(shape)[...] = sign * gradient[:, np.newaxis]
+
+    def _residual(self, bottom):
+        """s(pred) − s(target) in float64, shape (outer, inner)."""
+        pred, target = (
+            blob.data.reshape(shape).sum(axis=1, dtype=np.float64) for blob, shape in zip(bottom, self._split)
+        )
+        return pred - target
+
+    def _normalizer(self):
+        outer, _, inner = self._split[0]
+        return {"BATCH_SIZE": self.shapes[0][0], "FULL": outer * inner, "NONE": 1}[self.options.normalization]
+
+    def _summed_axes(self, index):
+        """The first and the last axis of the sum in the bottom at `index`, counted from 0."""
+        shape = self.shapes[index]
+        found = {}
+        for key in ("axis", "end_axis"):
+            value = getattr(self.options, key)
+            found[key] = value + len(shape) if value < 0 else value
+            if not 1 <= found[key] < len(shape):
+                self.fail(
+                    f'param_str key "{key}" must name an axis of {self.name_bottom(index)} of shape {shape} other '
+                    f"than the batch's: from 1 to {len(shape) - 1}, or −1 for the last; found {value}"
+                )
+        if found["axis"] > found["end_axis"]:
+            self.fail(
+                f'param_str key "end_axis" must not come before "axis" ({self.options.axis}) in '
+                f"{self.name_bottom(index)} of shape {shape}, found {self.options.end_axis}"
+            )
+        return found["axis"], found["end_axis"]

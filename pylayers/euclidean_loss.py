@@ -1,0 +1,81 @@
+"""Euclidean loss: Caffe's EuclideanLoss, with weights and a choice of normalization."""
+
+import math
+
+import numpy as np
+
+from pylayers.layer import LossLayer, by_item
+from pylayers.params import Choice
+from pylayers.tiles import TILE, tiles
+
+
+class EuclideanLossLayer(LossLayer):
+    """E = 1/Z · Σ w (pred − target)² / 2, Caffe's EuclideanLoss where there are no weights.
+
+    Bottoms:
+        pred: (N, ...), the predictions.
+        target: N × as many elements per item as pred; the shapes may differ otherwise, as in Caffe.
+        weight: optional, w: one for each element of pred, or one for each item of the batch (N elements).
+            Any finite values. Constant: it gets no gradient.
+
+    Top:
+        loss: E, shape ().
+
+    Options (param_str):
+        normalization: Z. "BATCH_SIZE" (default): N, as Caffe. "FULL": the number of elements of pred. "NONE": 1.
+
+    Gradients: g·w·(pred − target)/Z for pred and its negative for target, g being the loss weight.
+
+    Raises:
+        ValueError: from `reshape`, for shapes that do not fit.
+
+    Source: Caffe's euclidean_loss_layer.cpp.
+    """
+
+    BOTTOMS = ("pred", "target")
+    OPTIONAL_BOTTOMS = ("weight",)
+    CONSTANTS = ("weight",)
+    OPTIONS = {"normalization": Choice("BATCH_SIZE", "FULL", "NONE")}
+
+    def reshape(self, bottom, top):
+        """Shapes the top and checks that pred and target have the same number of elements."""
+        super().reshape(bottom, top)
+        if math.prod(self.shapes[1]) != math.prod(self.shapes[0]):
+            self.fail_bottom(1, f"as many elements as {self.name_bottom(0)}, whose shape is {self.shapes[0]}")
+        self.check_weight(2, like=0)
+
+    def forward_cpu(self, bottom, top):
+        """E = 1/Z · Σ w (pred − target)² / 2, summed in float64."""
+        pred, target, weight = self._matrices(bottom)
+        total = 0.0
+        for tile in tiles(*pred.shape, TILE):
+            residual = np.subtract(pred[tile], target[tile]).astype(np.float64)
+            weighted = residual if weight is None else residual * weight[tile]
+            total += np.vdot(weighted, residual)
+        return total / 2 / self._normalizer(pred)
+
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        """g·w·(pred − target)/Z for pred, its negative for target."""
+        pred, target, weight = self._matrices(bottom)
+        # One float32 factor, as in Caffe's code, so that the gradient has the same bits.
+        scale = np.float32(loss_weight / self._normalizer(pred))
+        wanted = [
+            (factor, by_item(blob.diff))
+            for factor, blob, wanted in zip((scale, -scale), bottom, propagate_down)
+            if wanted
+        ]
+        for tile in tiles(*pred.shape, TILE):
+            residual = np.subtract(pred[tile], target[tile])
+            if weight is not None:
+                residual *= weight[tile]
+            for factor, diff in wanted:
+                np.multiply(residual, factor, out=diff[tile])
+
+    def _normalizer(self, pred):
+        return {"BATCH_SIZE": pred.shape[0], "FULL": pred.size, "NONE": 1}[self.options.normalization]
+
+    @staticmethod
+    def _matrices(bottom):
+        pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
+        weight = np.broadcast_to(by_item(bottom[2].data), pred.shape) if len(bottom) > 2 else None
+        return pred, target, weight

@@ -1,0 +1,184 @@
+"""LossLayer: what every loss layer shares, so that a new loss is its formula and little else."""
+
+import functools
+import math
+import warnings
+
+try:
+    import caffe
+except ModuleNotFoundError as error:
+    if error.name != "caffe":
+        raise
+    raise ModuleNotFoundError(
+        "pylayers needs Caffe's Python module, which no package index has: run 'make' in a clone of "
+        "pylayers to build it, or use the Python in which 'import caffe' works",
+        name="caffe",
+    ) from None
+
+from pylayers import params
+from pylayers.blobs import on_gpu
+
+
+class LossLayer(caffe.Layer):
+    """A scalar loss with its gradient. Subclasses say what they take and write the formula.
+
+    A subclass sets the class attributes below, overrides `forward_cpu` and `backward_cpu`, and,
+    where it has demands on shapes, `reshape` (after ``super().reshape(bottom, top)``, as in C++).
+
+    The loss's gradient is scaled by the loss weight, which Caffe keeps in ``top[0].diff``:
+    ``loss_weight`` of the prototxt for a loss at the end of the net, the gradient from above where
+    another layer takes the loss as its bottom. `backward_cpu` is handed it as a number.
+
+    Attributes:
+        BOTTOMS: names of the bottoms, in order, such as ``("pred", "target")``.
+        OPTIONAL_BOTTOMS: names of those that may follow.
+        CONSTANTS: names of the bottoms without a gradient (labels, weights). Where Caffe asks for
+            one all the same, as it does under ``force_backward: true``, the layer writes zeros.
+        OPTIONAL_TOPS: names of tops that may follow the loss.
+        OPTIONS: what ``param_str`` takes, a dict from key to one of the kinds in `pylayers.params`.
+        options: the values, a namespace with one attribute per key of OPTIONS (set in `setup`).
+        shapes: the bottoms' shapes, a list of tuples (set in `reshape`).
+    """
+
+    BOTTOMS = ("pred", "target")
+    OPTIONAL_BOTTOMS = ()
+    CONSTANTS = ()
+    OPTIONAL_TOPS = ()
+    OPTIONS = {}
+
+    def forward_cpu(self, bottom, top):
+        """Computes the loss from the bottoms' ``data`` (NumPy arrays), and writes any optional top.
+
+        Returns:
+            The loss, a number; the base class writes it to the first top.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method forward_cpu(self, bottom, top)")
+
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        """Writes the gradient, times `loss_weight`, to the ``diff`` of each bottom that wants it.
+
+        Args:
+            loss_weight: float, any finite value, zero and negative included.
+            propagate_down: one bool per bottom; False means: do not touch that bottom's ``diff``.
+                False for the CONSTANTS, and at least one True.
+            bottom: the blobs, as in `forward_cpu`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a method backward_cpu(self, loss_weight, propagate_down, bottom)"
+        )
+
+    def forward_gpu(self, bottom, top):
+        """Computes the loss in GPU mode; as in Caffe, the CPU code where a subclass has no other."""
+        _warn_of_cpu_code(type(self).__name__)
+        self._forward_on_host(bottom, top)
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        """Writes the gradients in GPU mode; as in Caffe, the CPU code where a subclass has no other."""
+        self._backward_on_host(top, propagate_down, bottom)
+
+    # What Caffe calls.
+
+    def setup(self, bottom, top):
+        """Checks the numbers of bottoms and tops and reads param_str into ``self.options``."""
+        self._check_number("bottom", bottom, self.BOTTOMS, self.OPTIONAL_BOTTOMS)
+        self._check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
+        try:
+            self.options = params.parse(self.param_str, self.OPTIONS)
+        except (TypeError, ValueError) as error:
+            self.fail(str(error), type(error))
+
+    def reshape(self, bottom, top):
+        """Gives the first top Caffe's shape of a loss, (), and checks that all bottoms have one batch size.
+
+        Raises:
+            ValueError: a bottom is a scalar, is empty, or has another first dimension than the first one.
+        """
+        self.shapes = [tuple(blob.shape) for blob in _blobs(bottom)]
+        for index, shape in enumerate(self.shapes):
+            if not shape or 0 in shape:
+                self.fail_bottom(index, "at least one axis, and no axis of length 0")
+            if shape[0] != self.shapes[0][0]:
+                self.fail_bottom(index, f"{self.shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
+        top[0].reshape()
+
+    def forward(self, bottom, top):
+        """Computes the loss on the device of Caffe's mode."""
+        if on_gpu(top[0]):
+            self.forward_gpu(bottom, top)
+        else:
+            self._forward_on_host(bottom, top)
+
+    def backward(self, top, propagate_down, bottom):
+        """Writes the gradients on the device of Caffe's mode."""
+        if on_gpu(top[0]):
+            self.backward_gpu(top, propagate_down, bottom)
+        else:
+            self._backward_on_host(top, propagate_down, bottom)
+
+    def _forward_on_host(self, bottom, top):
+        top[0].data[...] = self.forward_cpu(_blobs(bottom), _blobs(top))
+
+    def _backward_on_host(self, top, propagate_down, bottom):
+        wanted = [propagate_down[index] for index in range(len(bottom))]
+        for index, name in enumerate(self._bottom_names()[: len(bottom)]):
+            if wanted[index] and name in self.CONSTANTS:
+                bottom[index].diff[...] = 0
+                wanted[index] = False
+        if any(wanted):
+            self.backward_cpu(float(top[0].diff), wanted, _blobs(bottom))
+
+    # Errors, all with the class in front.
+
+    def fail(self, message, kind=ValueError):
+        """Raises `kind` with the layer's class before `message`."""
+        raise kind(f"{type(self).__name__}: {message}")
+
+    def fail_bottom(self, index, expected):
+        """Raises ValueError for the shape of the bottom at `index`."""
+        self.fail(f"{self.name_bottom(index)} has shape {self.shapes[index]}, expected {expected}")
+
+    def name_bottom(self, index):
+        """A bottom as error messages name it, such as ``bottom[1] (target)``."""
+        return f"bottom[{index}] ({self._bottom_names()[index]})"
+
+    def check_weight(self, index, like):
+        """Checks the shape of a bottom that holds weights, if there is one at `index`.
+
+        Raises:
+            ValueError: it has neither one weight for each element of the bottom at `like` nor one for each
+                item of the batch.
+        """
+        if index >= len(self.shapes):
+            return
+        count, num = math.prod(self.shapes[like]), self.shapes[like][0]
+        if math.prod(self.shapes[index]) not in (count, num):
+            self.fail_bottom(
+                index,
+                f"{count} weights, one for each element of {self.name_bottom(like)}, "
+                f"or {num}, one for each item of the batch",
+            )
+
+    def _bottom_names(self):
+        return self.BOTTOMS + self.OPTIONAL_BOTTOMS
+
+    def _check_number(self, kind, blobs, required, optional):
+        if not len(required) <= len(blobs) <= len(required) + len(optional):
+            numbers = " or ".join(str(len(required) + more) for more in range(len(optional) + 1))
+            names = ", ".join([*required, *(f"optional {name}" for name in optional)])
+            self.fail(f"takes {numbers} {kind} blobs ({names}), found {len(blobs)}")
+
+
+def _blobs(vector):
+    """Caffe's vector of blobs as a list; the vector itself has a length and an index, but no iterator."""
+    return [vector[index] for index in range(len(vector))]
+
+
+def by_item(array):
+    """A blob's array as a matrix with one row for each item of the batch, without a copy."""
+    return array.reshape(array.shape[0], -1)
+
+
+@functools.cache
+def _warn_of_cpu_code(layer):
+    """Warns once for each class: the cache is the memory of it."""
+    warnings.warn(f"{layer} has no GPU code: in GPU mode it runs on the CPU", RuntimeWarning, stacklevel=4)

@@ -1,0 +1,145 @@
+"""param_str as strict JSON: every option declared with its kind, every error naming key, rule and value."""
+
+import difflib
+import json
+import math
+from types import SimpleNamespace
+
+
+class Choice:
+    """One of a few words; the first is the default."""
+
+    def __init__(self, *words):
+        self.words = words
+        self.default = words[0]
+
+    def check(self, value):
+        """Returns `value` if it is one of the words.
+
+        Raises:
+            TypeError: it is not a string.
+            ValueError: it is another string.
+        """
+        if not isinstance(value, str):
+            raise TypeError(self.rule)
+        if value not in self.words:
+            raise ValueError(self.rule)
+        return value
+
+    @property
+    def rule(self):
+        """What a value must be, for error messages."""
+        return "must be one of " + ", ".join(json.dumps(word) for word in self.words)
+
+
+class Integer:
+    """A whole number, written without a decimal point."""
+
+    rule = "must be a whole number"
+
+    def __init__(self, default):
+        self.default = default
+
+    def check(self, value):
+        """Returns `value` if it is an int.
+
+        Raises:
+            TypeError: it is anything else; true and false are no numbers.
+        """
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(self.rule)
+        return value
+
+
+class Numbers:
+    """A list of finite numbers, at least one."""
+
+    rule = "must be a list of finite numbers, at least one"
+
+    def __init__(self, default):
+        self.default = default
+
+    def check(self, value):
+        """Returns `value` as a list of floats.
+
+        Raises:
+            TypeError: it is no list of numbers.
+            ValueError: it is empty, or a number in it is too large for float64.
+        """
+        if not isinstance(value, list) or any(
+            not isinstance(item, (int, float)) or isinstance(item, bool) for item in value
+        ):
+            raise TypeError(self.rule)
+        try:
+            numbers = [float(item) for item in value]
+        except OverflowError:
+            raise ValueError(self.rule) from None
+        if not numbers or not all(map(math.isfinite, numbers)):
+            raise ValueError(self.rule)
+        return numbers
+
+
+def parse(text, options):
+    """Reads a layer's param_str.
+
+    Args:
+        text: the param_str; empty or blank means all defaults.
+        options: what the layer takes, a dict from key to `Choice`, `Integer` or `Numbers`.
+
+    Returns:
+        A namespace with one attribute per option, given or default.
+
+    Raises:
+        ValueError: no JSON object, an unknown or repeated key, or a value out of range.
+        TypeError: a value of the wrong kind.
+
+    >>> options = {"axis": Integer(1), "normalization": Choice("VALID", "FULL")}
+    >>> parse('{"axis": 2}', options)
+    namespace(axis=2, normalization='VALID')
+    >>> parse('{"axes": 2}', options)
+    Traceback (most recent call last):
+    ...
+    ValueError: param_str has the unknown key "axes" (did you mean "axis"?); it takes "axis", "normalization"
+    """
+    given = _read_object(text) if text.strip() else {}
+    values = {key: option.default for key, option in options.items()}
+    for key, value in given.items():
+        if key not in options:
+            raise ValueError(_unknown_key(key, options))
+        try:
+            values[key] = options[key].check(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f'param_str key "{key}" {error}, found {json.dumps(value)}') from None
+    return SimpleNamespace(**values)
+
+
+def _read_object(text):
+    try:
+        given = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"param_str is not JSON ({error.msg} at character {error.pos + 1}), found {text!r}; "
+            """write it as param_str: '{"key": "value"}', with double quotes inside"""
+        ) from None
+    if not isinstance(given, dict):
+        raise ValueError(f'param_str must be a JSON object such as {{"key": "value"}}, found {text!r}')
+    return given
+
+
+def _unique_keys(pairs):
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f'param_str has the key "{key}" {keys.count(key)} times; give it once')
+    return dict(pairs)
+
+
+def _no_constant(name):
+    raise ValueError(f"param_str holds {name}, which is not JSON; numbers must be finite")
+
+
+def _unknown_key(key, options):
+    near = difflib.get_close_matches(key, options, n=1)
+    hint = f' (did you mean "{near[0]}"?)' if near else ""
+    known = ", ".join(f'"{name}"' for name in options) or "no keys"
+    return f'param_str has the unknown key "{key}"{hint}; it takes {known}'

@@ -1,0 +1,26 @@
+"""The package's metadata. Caffe itself is in no package index: docker/build_caffe.sh builds it."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+PLOT = ["matplotlib", "rich"]
+
+setup(
+    name="pylayers",
+    version="0.1.0",
+    description="Loss layers in Python for Caffe that honour the loss weight, with proof that they are right",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-2-Clause",
+    packages=["pylayers"],
+    python_requires=">=3.9",
+    install_requires=["numpy"],
+    extras_require={
+        "cuda12": ["cupy-cuda12x"],
+        "cuda13": ["cupy-cuda13x"],
+        "plot": PLOT,
+        "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
+        "test": ["h5py", "pytest", "ruff==0.14.*"],
+    },
+)
