@@ -39,8 +39,8 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 
 format: $(READY)
-	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -85,7 +85,7 @@ class LossLayer(caffe.Layer):
         try:
             self.options = params.parse(self.param_str, self.OPTIONS)
         except (TypeError, ValueError) as error:
-            self.fail(str(error), type(error))
+            raise type(error)(f"{type(self).__name__}: {error}") from None
 
     def reshape(self, bottom, top):
         """Gives the first top Caffe's shape of a loss, (), and checks that all bottoms have one batch size.
@@ -129,9 +129,9 @@ class LossLayer(caffe.Layer):
 
     # Errors, all with the class in front.
 
-    def fail(self, message, kind=ValueError):
-        """Raises `kind` with the layer's class before `message`."""
-        raise kind(f"{type(self).__name__}: {message}")
+    def fail(self, message):
+        """Raises ValueError with the layer's class before `message`."""
+        raise ValueError(f"{type(self).__name__}: {message}")
 
     def fail_bottom(self, index, expected):
         """Raises ValueError for the shape of the bottom at `index`."""

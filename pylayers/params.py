@@ -141,5 +141,7 @@ def _no_constant(name):
 def _unknown_key(key, options):
     near = difflib.get_close_matches(key, options, n=1)
     hint = f' (did you mean "{near[0]}"?)' if near else ""
+    if key == "loss_weight":
+        hint = " (loss_weight is a field of the layer: write it beside python_param)"
     known = ", ".join(f'"{name}"' for name in options) or "no keys"
     return f'param_str has the unknown key "{key}"{hint}; it takes {known}'

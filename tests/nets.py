@@ -5,84 +5,95 @@ from typing import NamedTuple
 
 import caffe
 
+EUCLIDEAN = "EuclideanLossLayer"
+CHANNEL_SUM = "ChannelSumEuclideanLossLayer"
+SOFTMAX = "WeightedSoftmaxLossLayer"
 
-def load(text, phase=caffe.TEST, seed=1):
-    """A net from its prototxt text, its parameters drawn from one seed."""
-    caffe.set_random_seed(seed)
+# Bottoms that no gradient goes to; all others are put behind a layer with a parameter.
+CONSTANTS = ("label", "weight", "infogain")
+
+
+class Result(NamedTuple):
+    """A net after forward and backward: its loss, the gradient of each bottom that has one, and itself."""
+
+    loss: float
+    diffs: dict
+    net: caffe.Net
+
+
+def load(text, phase=caffe.TEST):
+    """A net from its prototxt text."""
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text)
         file.flush()
         return caffe.Net(file.name, phase)
 
 
+def layer(kind, bottoms, tops="loss", params="", loss_weight=1):
+    """Prototxt text of a layer named "loss"; `loss_weight` None writes none."""
+    tops = [tops] if isinstance(tops, str) else tops
+    weights = [] if loss_weight is None else [loss_weight] + [0] * (len(tops) - 1)
+    fields = [f'bottom: "{name}"' for name in bottoms] + [f'top: "{name}"' for name in tops]
+    fields += [f"loss_weight: {weight}" for weight in weights]
+    return f'layer {{ name: "loss" type: "{kind}" {" ".join(fields)} {params} }}\n'
+
+
+def python_layer(name, bottoms, options="", module="pylayers", params="", **more):
+    """Prototxt text of a Python layer named "loss"; `options` is its param_str."""
+    python_param = f"python_param {{ module: '{module}' layer: '{name}' param_str: '{options}' }}"
+    return layer("Python", bottoms, params=f"{python_param} {params}", **more)
+
+
 def input_layer(name, shape):
+    """Prototxt text of an Input layer."""
     dims = " ".join(f"dim: {size}" for size in shape)
     return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
 
 
-def identity_layer(bottom, top):
-    """A Scale layer whose one factor is 1: Caffe back-propagates only towards layers with parameters."""
-    return (
-        f'layer {{ name: "scale_{top}" type: "Scale" bottom: "{bottom}" top: "{top}" '
-        "scale_param { axis: 0 num_axes: 0 filler { value: 1 } } }\n"
-    )
+def net_text(layers, bottoms, header=""):
+    """A net whose `layers` take `bottoms` from Input layers.
 
-
-class Result(NamedTuple):
-    loss: float
-    diffs: dict
-    net: caffe.Net
-
-
-def net_text(layers, bottoms, constants=(), header=""):
-    """A net that feeds `layers` with blobs named as `bottoms`, each behind an identity layer unless constant."""
+    Caffe back-propagates only towards layers with parameters, so each bottom but the constants passes a Scale
+    layer whose one factor is 1: it changes no value, and its top is what `layers` take.
+    """
     text = header
     for name, array in bottoms.items():
-        source = name if name in constants else f"{name}_data"
+        source = _source(name)
         text += input_layer(source, array.shape)
-        if name not in constants:
-            text += identity_layer(source, name)
+        if name not in CONSTANTS:
+            text += (
+                f'layer {{ name: "{name}" type: "Scale" bottom: "{source}" top: "{name}" '
+                "scale_param { axis: 0 num_axes: 0 filler { value: 1 } } }\n"
+            )
     return text + layers
 
 
 def fill(net, bottoms):
+    """Gives the Input layers of a net from `net_text` the shapes and values of `bottoms`."""
     for name, array in bottoms.items():
-        net.blobs[name if name not in net.blobs or f"{name}_data" not in net.blobs else f"{name}_data"].data[...] = (
-            array
-        )
+        net.blobs[_source(name)].reshape(*array.shape)
+        net.blobs[_source(name)].data[...] = array
 
 
-def run(layers, bottoms, constants=(), header="", top="loss"):
-    """Runs `layers` forward and backward.
-
-    Args:
-        layers: prototxt text of the layers under test; their top is called `top`.
-        bottoms: dict from blob name to array.
-        constants: the bottoms that no gradient goes to.
-
-    Returns:
-        The loss and the gradient of each bottom that is not constant.
-    """
-    net = load(net_text(layers, bottoms, constants, header))
+def run(layers, bottoms, header=""):
+    """Loads a net from `net_text`, runs it forward and backward."""
+    net = load(net_text(layers, bottoms, header))
     fill(net, bottoms)
+    return run_again(net, bottoms)
+
+
+def run_again(net, bottoms):
+    """Runs a net from `net_text` forward and backward."""
     net.forward()
     net.backward()
-    return Result(
-        float(net.blobs[top].data),
-        {name: net.blobs[name].diff.copy() for name in bottoms if name not in constants},
-        net,
-    )
+    diffs = {name: net.blobs[name].diff.copy() for name in bottoms if name not in CONSTANTS}
+    return Result(float(net.blobs["loss"].data), diffs, net)
 
 
-def python_layer(layer, bottoms, options="", loss_weight=1, top="loss", module="pylayers", extra=""):
-    """Prototxt text of a Python layer."""
-    tops = top if isinstance(top, (list, tuple)) else [top]
-    return (
-        'layer { name: "python_loss" type: "Python" '
-        + " ".join(f'bottom: "{name}"' for name in bottoms)
-        + " "
-        + " ".join(f'top: "{name}"' for name in tops)
-        + f" python_param {{ module: '{module}' layer: '{layer}' param_str: '{options}' }}"
-        + (f" loss_weight: {loss_weight}" + " loss_weight: 0" * (len(tops) - 1) if loss_weight is not None else "")
-        + f" {extra} }}\n"
-    )
+def loss_index(net):
+    """The index of the layer named "loss", for net._forward and net._backward."""
+    return list(net._layer_names).index("loss")
+
+
+def _source(name):
+    return name if name in CONSTANTS else f"{name}_data"

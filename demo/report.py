@@ -1,0 +1,50 @@
+"""The demo's table and picture."""
+
+import matplotlib
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def largest_difference(python, builtin):
+    """The largest relative difference between two runs' losses at the same iteration; NaN if one is NaN."""
+    return float(np.max(np.abs(python.losses - builtin.losses) / np.abs(builtin.losses)))
+
+
+def print_table(pairs):
+    """Prints two rows for each pair of runs, a dict from title to (Python, built-in)."""
+    table = Table(
+        title="Each net trained twice from the same seed",
+        caption="diff.: largest relative difference between the two losses along the way",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("net", "loss by"):
+        table.add_column(column, no_wrap=True)
+    for column in ("final loss", "diff.", "accuracy", "rare recall", "ms/step"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for title, pair in pairs.items():
+        difference = f"{largest_difference(*pair):.0e}"
+        for kind, run in zip(("Python", "Caffe"), pair):
+            scores = ("–" if np.isnan(score) else f"{score:.3f}" for score in (run.accuracy, run.rare_recall))
+            table.add_row(title, kind, f"{run.losses[-1]:.6g}", difference, *scores, f"{1000 * run.step:.2f}")
+            title = difference = ""
+    Console().print(table)
+
+
+def plot(pairs, path):
+    """Draws the loss curves of each pair over each other."""
+    figure, axes = plt.subplots(1, len(pairs), figsize=(4 * len(pairs), 3.2), layout="constrained")
+    for axis, (title, (python, builtin)) in zip(np.atleast_1d(axes), pairs.items()):
+        axis.plot(python.losses, color="tab:orange", linewidth=3, label="Python layer")
+        axis.plot(builtin.losses, color="black", linewidth=0.7, label="Caffe's own")
+        axis.set(title=title, xlabel="iteration", yscale="log")
+    np.atleast_1d(axes)[0].set_ylabel("training loss")
+    np.atleast_1d(axes)[0].legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    print(f"loss curves: {path}")

@@ -1,0 +1,18 @@
+"""Set-up for all tests."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe reads it at import: errors only
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "demo"))
+
+
+@pytest.fixture(autouse=True)
+def _in_root(monkeypatch):
+    """The prototxt files name paths that start at the root of the clone."""
+    monkeypatch.chdir(ROOT)

@@ -1,0 +1,78 @@
+"""The `caffe` command with Python layers, as users call it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_prototxt import EXAMPLES, ids
+
+BESIDE_PYTHON = Path(sys.prefix) / "bin/caffe"
+CAFFE = str(BESIDE_PYTHON) if BESIDE_PYTHON.exists() else shutil.which("caffe")
+
+pytestmark = pytest.mark.skipif(CAFFE is None, reason="this Caffe has no caffe command on PATH")
+
+SOLVER = """net: "{net}"
+base_lr: 0.0001 lr_policy: "fixed" max_iter: 10 display: 1 random_seed: 1 snapshot_after_train: false
+"""
+
+
+def train(net, folder, **options):
+    """Runs ten iterations of `caffe train`."""
+    solver = folder / "solver.prototxt"
+    solver.write_text(SOLVER.format(net=net))
+    command = [CAFFE, "train", f"--solver={solver}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GLOG_")}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, **{"cwd": ROOT, "env": environment, **options}
+    )
+
+
+def losses(done):
+    assert done.returncode == 0, done.stderr
+    return [float(loss) for loss in re.findall(r"Iteration \d+ .*, loss = (\S+)", done.stderr)]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=ids(EXAMPLES))
+def test_trains(path, tmp_path):
+    found = losses(train(path, tmp_path))
+    assert len(found) == 10
+    assert len(set(found)) == 10
+    expected = losses(train(path.with_name(f"{path.stem}_builtin.prototxt"), tmp_path))
+    assert found == pytest.approx(expected, rel=1e-5)  # the log has six digits
+
+
+def test_trains_by_its_path_alone(tmp_path):
+    """No activated environment, another folder, an almost empty environment."""
+    net = ROOT / "prototxt/euclidean_loss.prototxt"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    assert len(losses(train(net, tmp_path, cwd=tmp_path, env=environment))) == 10
+
+
+def test_bad_param_str_ends_with_status_1_and_the_message(tmp_path):
+    net = tmp_path / "net.prototxt"
+    text = (ROOT / "prototxt/euclidean_loss.prototxt").read_text()
+    net.write_text(text.replace('"BATCH_SIZE"}', '"BATCHSIZE"}'))
+    done = train(net, tmp_path)
+    assert done.returncode == 1
+    assert (
+        'ValueError: EuclideanLossLayer: param_str key "normalization" must be one of "BATCH_SIZE", "FULL", "NONE", '
+        'found "BATCHSIZE"' in done.stderr
+    )
+
+
+def test_bad_label_ends_with_status_1_and_the_message(tmp_path):
+    net = tmp_path / "net.prototxt"
+    text = (ROOT / "prototxt/weighted_softmax_loss.prototxt").read_text()
+    net.write_text(text.replace("shape { dim: 32 dim: 5 }", "shape { dim: 32 dim: 9 }"))
+    done = train(net, tmp_path)
+    assert done.returncode == 1
+    assert re.search(
+        r"ValueError: WeightedSoftmaxLossLayer: bottom\[1\] \(label\) holds [5-8] at .*; "
+        r"a label must be a whole number from 0 to 4",
+        done.stderr,
+    )

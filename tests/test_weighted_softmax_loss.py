@@ -1,0 +1,230 @@
+"""WeightedSoftmaxLossLayer against SoftmaxWithLoss, InfogainLoss, and the formula in float64."""
+
+import json
+
+import numpy as np
+import oracle
+import pytest
+from closeness import assert_close_gradient, assert_close_loss, assert_same_results
+from nets import SOFTMAX, fill, layer, load, net_text, python_layer, run
+
+CAFFE_NORMALIZATIONS = ["VALID", "FULL", "BATCH_SIZE", "NONE"]
+# (shape of the scores, axis of the classes)
+SHAPES = [
+    ((64, 10), 1),
+    ((1, 2), 1),
+    ((5, 1), 1),
+    ((3, 3), 0),
+    ((2, 5, 6, 7), 1),
+    ((2, 4, 5, 7), 2),
+    ((2, 3, 4, 5), -1),
+]
+FLT_MIN_LOSS = 87.3365
+
+
+def blobs(shape, axis=1, seed=0, ignore_label=None):
+    """Scores, and labels in the shape that Caffe's documentation gives them: 1 along `axis`."""
+    random = np.random.default_rng(seed)
+    label_shape = list(shape)
+    label_shape[axis] = 1
+    if axis == 0:
+        label_shape = shape[1:]
+    label = random.integers(0, shape[axis], label_shape).astype(np.float32)
+    if ignore_label is not None:
+        label[random.random(label.shape) < 0.3] = ignore_label
+    return {"scores": random.normal(size=shape).astype(np.float32), "label": label}
+
+
+@pytest.mark.parametrize("ignore_label", [None, 255, 0, -1])
+@pytest.mark.parametrize("normalization", CAFFE_NORMALIZATIONS)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_matches_softmax_with_loss(shape, axis, normalization, ignore_label):
+    bottoms = blobs(shape, axis, ignore_label=ignore_label)
+    ignore = "" if ignore_label is None else f"ignore_label: {ignore_label}"
+    params = f"softmax_param {{ axis: {axis} }} loss_param {{ normalization: {normalization} {ignore} }}"
+    options = {"axis": axis, "normalization": normalization}
+    if ignore_label is not None:
+        options["ignore_label"] = ignore_label
+    found = run(python_layer(SOFTMAX, bottoms, json.dumps(options), loss_weight=0.3), bottoms)
+    assert_same_results(found, run(layer("SoftmaxWithLoss", bottoms, params=params, loss_weight=0.3), bottoms))
+
+
+def test_matches_softmax_with_loss_at_100000_elements():
+    bottoms = blobs((100, 1000))
+    assert_same_results(run(python_layer(SOFTMAX, bottoms), bottoms), run(layer("SoftmaxWithLoss", bottoms), bottoms))
+
+
+@pytest.mark.parametrize("ignore_label", [None, 255])
+@pytest.mark.parametrize("normalization", CAFFE_NORMALIZATIONS)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_matches_infogain_with_class_weights(shape, axis, normalization, ignore_label):
+    bottoms = blobs(shape, axis, ignore_label=ignore_label)
+    class_weights = np.random.default_rng(1).uniform(0, 3, shape[axis])
+    options = {"axis": axis, "normalization": normalization, "class_weights": class_weights.tolist()}
+    ignore = ""
+    if ignore_label is not None:
+        options["ignore_label"] = ignore_label
+        ignore = f"ignore_label: {ignore_label}"
+    params = f"infogain_loss_param {{ axis: {axis} }} loss_param {{ normalization: {normalization} {ignore} }}"
+    found = run(python_layer(SOFTMAX, bottoms, json.dumps(options)), bottoms)
+    matrix = {**bottoms, "infogain": np.diag(class_weights)[np.newaxis, np.newaxis].astype(np.float32)}
+    assert_same_results(found, run(layer("InfogainLoss", matrix, params=params), matrix))
+
+
+@pytest.mark.parametrize("weight_kind", [None, "label", "item"])
+@pytest.mark.parametrize("class_weights", [None, [0.5, 2, 0, 3, 1]])
+@pytest.mark.parametrize("normalization", [*CAFFE_NORMALIZATIONS, "WEIGHT_SUM"])
+@pytest.mark.parametrize("ignore_label", [None, 255])
+def test_matches_oracle(weight_kind, class_weights, normalization, ignore_label):
+    bottoms = blobs((3, 5, 4, 6), ignore_label=ignore_label)
+    options = {"normalization": normalization}
+    if class_weights:
+        options["class_weights"] = class_weights
+    if ignore_label is not None:
+        options["ignore_label"] = ignore_label
+    if weight_kind:
+        shape = bottoms["label"].shape if weight_kind == "label" else (3, 1)
+        bottoms["weight"] = np.random.default_rng(1).uniform(0, 2, shape).astype(np.float32)
+    found = run(python_layer(SOFTMAX, bottoms, json.dumps(options)), bottoms)
+    loss, gradient = oracle.weighted_softmax(bottoms["scores"], bottoms["label"], bottoms.get("weight"), **options)
+    assert_close_loss(found.loss, loss)
+    assert_close_gradient(found.diffs["scores"], gradient)
+
+
+def test_large_blob_is_exact():
+    bottoms = blobs((2, 21, 256, 256))
+    loss, gradient = oracle.weighted_softmax(bottoms["scores"], bottoms["label"])
+    found = run(python_layer(SOFTMAX, bottoms), bottoms)
+    assert_close_loss(found.loss, loss)
+    assert_close_gradient(found.diffs["scores"], gradient)
+
+
+@pytest.mark.parametrize("normalization", [*CAFFE_NORMALIZATIONS, "WEIGHT_SUM"])
+def test_no_valid_labels(normalization):
+    bottoms = blobs((4, 3))
+    bottoms["label"][...] = 255
+    options = json.dumps({"ignore_label": 255, "normalization": normalization})
+    found = run(python_layer(SOFTMAX, bottoms, options), bottoms)
+    assert found.loss == 0
+    assert not found.diffs["scores"].any()
+
+
+def test_weight_sum_of_zero_gives_zero():
+    bottoms = {**blobs((4, 3)), "weight": np.array([1, -1, 2, -2], np.float32)}
+    found = run(python_layer(SOFTMAX, bottoms, '{"normalization": "WEIGHT_SUM"}'), bottoms)
+    assert found.loss == 0
+    assert not found.diffs["scores"].any()
+
+
+def test_weight_sum_is_not_truncated():
+    bottoms = {**blobs((4, 3)), "weight": np.full(4, 0.2, np.float32)}
+    found = run(python_layer(SOFTMAX, bottoms, '{"normalization": "WEIGHT_SUM"}'), bottoms)
+    del bottoms["weight"]
+    assert_same_results(found, run(python_layer(SOFTMAX, bottoms), bottoms))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # NumPy says so of −inf − −inf
+def test_ignored_positions_may_hold_anything():
+    bottoms = blobs((4, 3))
+    bottoms["scores"][1] = np.nan
+    bottoms["scores"][2] = -np.inf
+    bottoms["label"][1:3] = 255
+    found = run(python_layer(SOFTMAX, bottoms, '{"ignore_label": 255}'), bottoms)
+    kept = {"scores": bottoms["scores"][[0, 3]], "label": bottoms["label"][[0, 3]]}
+    expected = run(python_layer(SOFTMAX, kept), kept)
+    assert_close_loss(found.loss, expected.loss)
+    assert_close_gradient(found.diffs["scores"][[0, 3]], expected.diffs["scores"])
+    assert not found.diffs["scores"][1:3].any()
+
+
+def test_true_loss_where_the_builtin_saturates():
+    bottoms = {"scores": np.array([[0, 200]], np.float32), "label": np.zeros(1, np.float32)}
+    found = run(python_layer(SOFTMAX, bottoms), bottoms)
+    assert found.loss == 200
+    np.testing.assert_array_equal(found.diffs["scores"], [[-1, 1]])
+    assert run(layer("SoftmaxWithLoss", bottoms), bottoms).loss == pytest.approx(FLT_MIN_LOSS, abs=1e-3)
+
+
+def test_small_loss_is_kept():
+    bottoms = {"scores": np.array([[15, 0]], np.float32), "label": np.zeros(1, np.float32)}
+    loss, _ = oracle.weighted_softmax(bottoms["scores"], bottoms["label"])
+    assert_close_loss(run(python_layer(SOFTMAX, bottoms), bottoms).loss, loss)
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_prob_top(shape, axis):
+    bottoms = blobs(shape, axis)
+    text = python_layer(SOFTMAX, bottoms, json.dumps({"axis": axis}), tops=["loss", "prob"])
+    found = run(text, bottoms)
+    assert_close_gradient(found.net.blobs["prob"].data, oracle.softmax(bottoms["scores"], axis))
+    assert_same_results(found, run(python_layer(SOFTMAX, bottoms, json.dumps({"axis": axis})), bottoms))
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [(5, "5"), (-1, "-1"), (2.5, "2.5"), (-0.5, "-0.5"), (np.nan, "nan"), (np.inf, "inf"), (1e20, "1e+20")],
+)
+@pytest.mark.parametrize("ignore_label", [None, 255])
+def test_rejects_labels(label, text, ignore_label):
+    bottoms = blobs((2, 5, 3, 4), ignore_label=ignore_label)
+    bottoms["label"][1, 0, 2, 1] = label
+    bottoms["label"][1, 0, 2, 3] = 77  # the second bad one is not the one to be named
+    options = "" if ignore_label is None else '{"ignore_label": 255}'
+    tail = "" if ignore_label is None else r", or 255 \(ignore_label\)"
+    with pytest.raises(
+        ValueError,
+        match=rf"WeightedSoftmaxLossLayer: bottom\[1\] \(label\) holds {text.replace('+', '[+]')} at \(1, 0, 2, 1\); "
+        rf"a label must be a whole number from 0 to 4{tail}$",
+    ):
+        run(python_layer(SOFTMAX, bottoms, options), bottoms)
+
+
+def test_rejects_labels_in_backward_too():
+    bottoms = blobs((4, 3))
+    net = load(net_text(python_layer(SOFTMAX, bottoms), bottoms))
+    fill(net, bottoms)
+    net.forward()
+    net.blobs["label"].data[2] = 3
+    net.blobs["scores"].diff[...] = 7
+    with pytest.raises(ValueError, match=r"holds 3 at \(2, 0\)"):
+        net.backward()
+    assert (net.blobs["scores"].diff == 7).all()
+
+
+def test_rejects_a_wrong_number_of_labels():
+    bottoms = blobs((2, 5, 3, 4))
+    bottoms["label"] = bottoms["label"][:, :, :2]
+    with pytest.raises(
+        ValueError,
+        match=r"bottom\[1\] \(label\) has shape \(2, 1, 2, 4\), expected 24 labels, one for each position of "
+        r"bottom\[0\] \(scores\) of shape \(2, 5, 3, 4\) without axis 1, each a whole number from 0 to 4",
+    ):
+        run(python_layer(SOFTMAX, bottoms), bottoms)
+
+
+def test_rejects_a_wrong_number_of_weights():
+    bottoms = {**blobs((2, 5, 3, 4)), "weight": np.ones((2, 3), np.float32)}
+    with pytest.raises(ValueError, match=r"bottom\[2\] \(weight\) has shape \(2, 3\), expected 24 weights, .* or 2, "):
+        run(python_layer(SOFTMAX, bottoms), bottoms)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ('{"axis": 2}', ValueError, r'"axis" must be from -2 to 1 for bottom\[0\] .*, found 2'),
+        ('{"axis": -3}', ValueError, r'"axis" must be from -2 to 1 .* found -3'),
+        ('{"class_weights": [1, 2]}', ValueError, r'"class_weights" must have 3 numbers, .* found 2'),
+        ('{"class_weights": [1, "2", 3]}', TypeError, r'"class_weights" must be a list of finite numbers'),
+        ('{"class_weights": []}', ValueError, r'"class_weights" must be a list of finite numbers'),
+        ('{"class_weights": 2}', TypeError, r'"class_weights" must be a list .* found 2'),
+        ('{"class_weights": [1, 2, 1e999]}', ValueError, r'"class_weights" must be a list of finite numbers'),
+        ('{"ignore_label": 2.5}', TypeError, r'"ignore_label" must be a whole number, found 2.5'),
+        ('{"ignore_label": "255"}', TypeError, r'"ignore_label" must be a whole number, found "255"'),
+        ('{"normalization": "valid"}', ValueError, r'"normalization" must be one of "VALID", .* found "valid"'),
+        ('{"normalization": 1}', TypeError, r'"normalization" must be one of "VALID", .* found 1'),
+    ],
+)
+def test_rejects_options(options, error, message):
+    bottoms = blobs((4, 3))
+    with pytest.raises(error, match=f"WeightedSoftmaxLossLayer: param_str key {message}"):
+        run(python_layer(SOFTMAX, bottoms, options), bottoms)

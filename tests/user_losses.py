@@ -1,0 +1,37 @@
+"""Losses as users of LossLayer would write them, for the tests of what the base class does."""
+
+import numpy as np
+
+from pylayers.layer import LossLayer
+from pylayers.params import Choice
+
+
+class L1LossLayer(LossLayer):
+    """E = Σ |pred − target| / N, or without the 1/N."""
+
+    OPTIONS = {"normalization": Choice("BATCH_SIZE", "NONE")}
+
+    def forward_cpu(self, bottom, top):
+        return np.abs(bottom[0].data - bottom[1].data).sum() / self._normalizer()
+
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        for sign, blob, wanted in zip((1, -1), bottom, propagate_down):
+            if wanted:
+                blob.diff[...] = sign * loss_weight * np.sign(bottom[0].data - bottom[1].data) / self._normalizer()
+
+    def _normalizer(self):
+        return self.shapes[0][0] if self.options.normalization == "BATCH_SIZE" else 1
+
+
+class NoFormulaLayer(LossLayer):
+    """A loss whose author forgot the formula."""
+
+
+class GpuCodeLayer(L1LossLayer):
+    """A loss with code of its own for GPU mode, which leaves its mark in the top and in the diffs."""
+
+    def forward_gpu(self, bottom, top):
+        top[0].data[...] = 123
+
+    def backward_gpu(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = 456
