@@ -15,6 +15,11 @@ def largest_difference(python, builtin):
     return float(np.max(np.abs(python.losses - builtin.losses) / np.abs(builtin.losses)))
 
 
+def worst_difference(pairs):
+    """The largest of the pairs' largest differences; NaN if one is NaN."""
+    return float(np.max([largest_difference(*pair) for pair in pairs.values()]))
+
+
 def print_table(pairs):
     """Prints two rows for each pair of runs, a dict from title to (Python, built-in)."""
     table = Table(

@@ -7,6 +7,7 @@ readonly CAFFE_VERSION='1.0.0+git20180821.99bd997'
 readonly CAFFE_DEBIAN_REVISION=8
 readonly CAFFE_SHA256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
 readonly CAFFE_SUITE=bullseye # the Debian suite whose source packages include Caffe
+readonly CAFFE_FOLDER='import caffe; print(caffe.__path__[0])'
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 
@@ -71,7 +72,11 @@ parse_arguments() {
   [[ $jobs =~ ^[1-9][0-9]*$ ]] || die "--jobs takes a whole number from 1, not '$jobs'"
   [[ $cuda_arch =~ ^[0-9]{2,3}(\ [0-9]{2,3})*$ ]] ||
     die "--cuda-arch takes compute capabilities such as \"80 90\", not '$cuda_arch'"
-  [[ -z $tarball || -f $tarball ]] || die "--source: no file '$tarball'"
+  check_venv
+  if [[ -n $tarball ]]; then
+    [[ -f $tarball ]] || die "--source: no file '$tarball'"
+    check_source
+  fi
 }
 
 # ---- A Caffe that is already there
@@ -83,18 +88,20 @@ has_caffe() {
 # Makes the virtual environment see every folder that the user's Python imports from. The user's
 # own environment is left as it is: the kit and its test tools go into the virtual environment.
 link_existing_caffe() {
-  local existing
-  existing=$("$python" -c 'import caffe; print(caffe.__path__[0])' 2>/dev/null)
+  local existing found
+  existing=$("$python" -c "$CAFFE_FOLDER" 2>/dev/null)
   step "using the Caffe that $python already has: $existing"
   make_venv
-  "$python" - <<'EOF' >"$(site_packages)/existing-caffe.pth"
+  "$python" - <<'EOF' >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/existing-caffe.pth"
 import os, sys, sysconfig
 standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 for folder in map(os.path.abspath, filter(os.path.isdir, sys.path[1:])):
     if folder not in standard and os.path.basename(folder) != "lib-dynload":
-        print(folder)
+        print(f"import site; site.addsitedir({folder!r})")
 EOF
-  has_caffe "$venv/bin/python" || die "$venv/bin/python cannot import the Caffe at $existing; remove $venv and run again"
+  found=$("$venv/bin/python" -c "$CAFFE_FOLDER" 2>/dev/null || echo none)
+  [[ $found == "$existing" ]] ||
+    die "$venv finds another Caffe ($found) than $python ($existing); remove $venv or name another with --venv"
 }
 
 # ---- Debian's packages
@@ -139,13 +146,16 @@ install_packages() {
 
 # ---- Python
 
+check_venv() {
+  [[ ! -e $venv || -f $venv/pyvenv.cfg || -z $(ls -A "$venv") ]] ||
+    die "$venv is there and is not a virtual environment; name another folder with --venv"
+}
+
 make_venv() {
-  [[ -x $venv/bin/python ]] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
   step "making the virtual environment $venv from $python"
   "$python" -m venv --clear "$venv" || die "$python -m venv failed (Debian's package python3-venv has what it needs)"
 }
-
-site_packages() { "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))'; }
 
 install_requirements() {
   step "installing pycaffe's Python packages"
@@ -196,11 +206,16 @@ fetch_source() { # FOLDER: leaves the path of the tarball in $tarball
   die "no archive in apt's sources has caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION in $CAFFE_SUITE; give the tarball with --source"
 }
 
-unpack_source() { # FOLDER
-  local found patch
+check_source() {
+  local found
   found=$(sha256sum "$tarball" | cut -d ' ' -f 1)
   [[ $found == "$CAFFE_SHA256" ]] ||
     die "$tarball has sha256 $found, expected $CAFFE_SHA256 (Debian's caffe_$CAFFE_VERSION.orig.tar.gz)"
+}
+
+unpack_source() { # FOLDER
+  local patch
+  check_source
   tar -xzf "$tarball" -C "$1"
   for patch in "$here"/patches/*.patch; do
     patch -d "$1" -p1 -s --fuzz=0 --no-backup-if-mismatch <"$patch" ||
@@ -214,7 +229,7 @@ unpack_source() { # FOLDER
 build_inputs() {
   echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler $(uname -m)"
   [[ -z $cuda ]] || nvcc --version
-  "$venv/bin/python" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
+  "$python" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
   cat "$here/build_caffe.sh" "$here/requirements.txt" "$here"/patches/*.patch
   command -v dpkg-query >/dev/null && packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
 }
@@ -282,6 +297,8 @@ build_into() { # TREE
   mkdir "$work"/{source,build}
   fetch_source "$work"
   unpack_source "$work/source"
+  make_venv
+  install_requirements
   compile "$work/source" "$work/build"
   assemble "$work/source" "$work/build" "$work/tree"
   # A rename is whole or not at all; a build that another run finished meanwhile is as good.
@@ -299,7 +316,6 @@ main() {
     fi
   fi
   install_packages
-  make_venv
   local key stamp=$venv/.caffe-build
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/pylayers
   key=$(build_inputs | sha256sum | cut -c 1-16)
@@ -307,16 +323,20 @@ main() {
     step "Caffe is up to date in $venv"
     return
   fi
-  install_requirements
   mkdir -p "$cache"
+  # What builds that were killed have left behind; none takes ten hours.
+  find "$cache" -maxdepth 1 -name 'build.*' -mmin +600 -exec rm -rf {} +
   if [[ -d $cache/caffe-$key ]]; then
     step "using the build kept in $cache/caffe-$key"
+    make_venv
+    install_requirements
   else
     build_into "$cache/caffe-$key"
   fi
   rm -f "$stamp"
   cp -a "$cache/caffe-$key/." "$venv/"
-  has_caffe "$venv/bin/python" || { "$venv/bin/python" -c 'import caffe' || true; die "the Caffe in $venv does not import"; }
+  "$venv/bin/python" -c 'import caffe' || die "the Caffe in $venv does not import"
+  has_caffe "$venv/bin/python" || die "the Caffe in $venv has no Python layers"
   echo "$key" >"$stamp"
   step "Caffe is ready in $venv"
 }

@@ -1,0 +1,106 @@
+"""docker/build_caffe.sh: bad input ends in one line that says what to do, and leaves nothing behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = ROOT / "docker/build_caffe.sh"
+
+
+def build(*options, script=SCRIPT, **environment):
+    command = ["bash", str(script), *map(str, options)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environment}
+    )
+
+
+def assert_fails(done, message):
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"build_caffe.sh: error: {message}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-such-option"], "unknown option '--no-such-option' (see --help)"),
+        (["--jobs"], "--jobs needs a value (see --help)"),
+        (["--jobs", "0"], "--jobs takes a whole number from 1, not '0'"),
+        (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as \"80 90\", not 'sm_90'"),
+        (["--source", "no-such-file"], "--source: no file 'no-such-file'"),
+        (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+    ],
+)
+def test_rejects_options(options, message, tmp_path):
+    assert_fails(build("--venv", tmp_path / "venv", *options), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rejects_a_wrong_checksum(tmp_path):
+    tarball = tmp_path / "caffe.tar.gz"
+    tarball.write_bytes(b"not Caffe")
+    done = build("--venv", tmp_path / "venv", "--source", tarball)
+    sha256 = subprocess.run(["sha256sum", tarball], capture_output=True, text=True, check=True).stdout.split()[0]
+    expected = "e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c"
+    orig = "caffe_1.0.0+git20180821.99bd997.orig.tar.gz"
+    assert_fails(done, f"{tarball} has sha256 {sha256}, expected {expected} (Debian's {orig})")
+    assert list(tmp_path.iterdir()) == [tarball]
+
+
+def test_leaves_a_folder_that_is_no_virtual_environment_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    message = f"{tmp_path} is there and is not a virtual environment; name another folder with --venv"
+    assert_fails(build("--venv", tmp_path), message)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_names_the_packages_that_it_may_not_install(tmp_path):
+    # A dpkg-query that knows of no package, as on a fresh machine.
+    (tmp_path / "dpkg-query").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = build("--venv", tmp_path / "venv", "--no-apt", PATH=path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("build_caffe.sh: error: packages are missing; install them with: sudo apt-get install ")
+    assert {"libboost-python-dev", "protobuf-compiler", "python3-venv"} <= set(line.split())
+
+
+def test_stops_at_a_patch_that_does_not_apply(tmp_path):
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    patch = (ROOT / "docker/patches/skimage-as-gray.patch").read_text()
+    (tmp_path / "docker/patches/zz-stale.patch").write_text(patch.replace("as_grey", "as_green"))
+    done = build(
+        "--venv", tmp_path / "venv", script=tmp_path / "docker/build_caffe.sh", XDG_CACHE_HOME=str(tmp_path / "cache")
+    )
+    if "no archive in apt's sources" in done.stderr:
+        pytest.skip("Caffe's source package cannot be fetched here")
+    assert_fails(done, "docker/patches/zz-stale.patch does not apply")
+    assert not (tmp_path / "venv").exists()
+    assert not list((tmp_path / "cache/pylayers").iterdir())
+
+
+def test_uses_the_caffe_that_a_python_already_has(tmp_path):
+    done = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert f"using the Caffe that {sys.executable} already has" in done.stdout
+    code = "import caffe; print(caffe.__path__[0])"
+    paths = [
+        subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        for python in (sys.executable, tmp_path / "venv/bin/python")
+    ]
+    assert paths[0] == paths[1]
+    assert not Path(paths[0]).is_relative_to(tmp_path)
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/.caffe-build").exists(), reason="Caffe was not built by this clone")
+def test_second_run_does_nothing():
+    before = (ROOT / ".venv/.caffe-build").stat().st_mtime
+    done = build()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "==> Caffe is up to date in .venv\n"
+    assert (ROOT / ".venv/.caffe-build").stat().st_mtime == before
