@@ -102,6 +102,20 @@ EOF
   found=$("$venv/bin/python" -c "$CAFFE_FOLDER" 2>/dev/null || echo none)
   [[ $found == "$existing" ]] ||
     die "$venv finds another Caffe ($found) than $python ($existing); remove $venv or name another with --venv"
+  link_existing_command
+}
+
+# The caffe command beside that Python, or on PATH, started so that it finds what is in the virtual environment.
+link_existing_command() {
+  local command
+  command=$(dirname "$python")/caffe
+  [[ -x $command ]] || command=$(command -v caffe) || return 0
+  # Where that command is the wrapper of another build by this script, the binary lies behind it.
+  command=$(readlink -f "$command")
+  [[ ! -x $(dirname "$command")/../libexec/caffe ]] || command=$(readlink -f "$(dirname "$command")/../libexec/caffe")
+  mkdir -p "$venv/libexec"
+  ln -sf "$command" "$venv/libexec/caffe"
+  cp "$here/caffe_wrapper.sh" "$venv/bin/caffe"
 }
 
 # ---- Debian's packages

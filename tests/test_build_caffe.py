@@ -95,6 +95,9 @@ def test_uses_the_caffe_that_a_python_already_has(tmp_path):
     ]
     assert paths[0] == paths[1]
     assert not Path(paths[0]).is_relative_to(tmp_path)
+    if (Path(sys.prefix) / "bin/caffe").exists():
+        version = subprocess.run([tmp_path / "venv/bin/caffe", "--version"], capture_output=True, text=True, check=True)
+        assert version.stdout == "caffe version 1.0.0\n"
 
 
 @pytest.mark.skipif(not (ROOT / ".venv/.caffe-build").exists(), reason="Caffe was not built by this clone")
