@@ -5,8 +5,8 @@
 .PHONY: setup demo test test-caffe lint format clean
 
 VENV := .venv
-PYTHON ?=
-CAFFE ?=
+PYTHON :=
+CAFFE :=
 READY := $(VENV)/.ready
 
 # With PYTHON or CAFFE given, the script looks again whether the virtual environment fits.
@@ -17,7 +17,7 @@ endif
 setup: $(READY)
 
 $(VENV)/.caffe: docker/build_caffe.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
-	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--python $(PYTHON)) $(CAFFE)
+	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--python '$(PYTHON)') $(CAFFE)
 	@touch $@
 
 $(READY): $(VENV)/.caffe setup.py

@@ -35,7 +35,7 @@ already has into it. A finished build is kept in ~/.cache/pylayers and used agai
   --with-opencv         build the layers and tools that read images through OpenCV
   --cuda                build for CUDA (default: CPU only)
   --cuda-arch LIST      compute capabilities, PTX for the last (default: "$cuda_arch")
-  --cuda-host-compiler EXE   the C++ compiler that nvcc calls
+  --cuda-host-compiler EXE   the C++ compiler that nvcc calls (default: one that it takes)
   --jobs N              compile jobs (default: the number of cores, $jobs)
   --no-apt              install no packages, name the missing ones
   -h, --help            this text
@@ -88,11 +88,13 @@ has_caffe() {
 # Makes the virtual environment see every folder that the user's Python imports from. The user's
 # own environment is left as it is: the kit and its test tools go into the virtual environment.
 link_existing_caffe() {
-  local existing found
+  local existing found paths
   existing=$("$python" -c "$CAFFE_FOLDER" 2>/dev/null)
   step "using the Caffe that $python already has: $existing"
+  [[ $("$python" -c 'import os, sys; print(os.path.realpath(sys.prefix))') != $(readlink -f "$venv") ]] || return 0
   make_venv
-  "$python" - <<'EOF' >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/existing-caffe.pth"
+  paths=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/existing-caffe.pth
+  "$python" - <<'EOF' >"$paths"
 import os, sys, sysconfig
 standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
 for folder in map(os.path.abspath, filter(os.path.isdir, sys.path[1:])):
@@ -100,22 +102,28 @@ for folder in map(os.path.abspath, filter(os.path.isdir, sys.path[1:])):
         print(f"import site; site.addsitedir({folder!r})")
 EOF
   found=$("$venv/bin/python" -c "$CAFFE_FOLDER" 2>/dev/null || echo none)
-  [[ $found == "$existing" ]] ||
+  if [[ $found != "$existing" ]]; then
+    rm "$paths"
     die "$venv finds another Caffe ($found) than $python ($existing); remove $venv or name another with --venv"
-  link_existing_command
+  fi
+  link_existing_command "$existing"
 }
 
-# The caffe command beside that Python, or on PATH, started so that it finds what is in the virtual environment.
+# The caffe command that belongs to the folder $1 of pycaffe: beside its Python, or in Caffe's build or
+# install folder. It is started so that it finds what is in the virtual environment.
 link_existing_command() {
   local command
-  command=$(dirname "$python")/caffe
-  [[ -x $command ]] || command=$(command -v caffe) || return 0
-  # Where that command is the wrapper of another build by this script, the binary lies behind it.
-  command=$(readlink -f "$command")
-  [[ ! -x $(dirname "$command")/../libexec/caffe ]] || command=$(readlink -f "$(dirname "$command")/../libexec/caffe")
-  mkdir -p "$venv/libexec"
-  ln -sf "$command" "$venv/libexec/caffe"
-  cp "$here/caffe_wrapper.sh" "$venv/bin/caffe"
+  for command in "$(dirname "$python")/caffe" "$1"/../../{build/tools,bin}/caffe; do
+    [[ -x $command ]] || continue
+    command=$(readlink -f "$command")
+    # Where that is the wrapper of another build by this script, the binary lies behind it.
+    [[ ! -x $(dirname "$command")/../libexec/caffe ]] || command=$(readlink -f "$(dirname "$command")/../libexec/caffe")
+    step "and its command $command"
+    mkdir -p "$venv/libexec"
+    ln -sf "$command" "$venv/libexec/caffe"
+    cp "$here/caffe_wrapper.sh" "$venv/bin/caffe"
+    return
+  done
 }
 
 # ---- Debian's packages
@@ -168,7 +176,8 @@ check_venv() {
 make_venv() {
   "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
   step "making the virtual environment $venv from $python"
-  "$python" -m venv --clear "$venv" || die "$python -m venv failed (Debian's package python3-venv has what it needs)"
+  # Over an environment that lacks something this adds it; no file of the user's is removed.
+  "$python" -m venv "$venv" || die "$python -m venv failed (Debian's package python3-venv has what it needs)"
 }
 
 install_requirements() {
@@ -179,16 +188,19 @@ install_requirements() {
 
 # ---- Source
 
-# The archives that apt already uses for this release, one "URI" a line, from both source formats.
+# The archives of this Debian release that apt knows, one "URI" a line, from both formats of its sources
+# in the folder $1.
 archive_uris() {
-  local codename
-  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  local suite
+  suite="$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)|stable|oldstable|testing|unstable|sid"
   {
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
-      sed -nE "s/^deb(-src)? +(\[[^]]*\] +)?([^ ]+) +$codename .*/\3/p"
-    cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v suite="$codename" '
-      /^URIs:/ { uris = $2 } /^Suites:/ && $0 ~ "[ \t]" suite "([ \t]|$)" { found = 1 }
-      /^[ \t]*$/ { if (found) print uris; found = 0 } END { if (found) print uris }'
+    { cat "$1/sources.list" "$1"/sources.list.d/*.list 2>/dev/null || true; } | awk -v suite="^($suite)$" '
+      /^deb/ { sub(/\[[^]]*\]/, ""); if ($3 ~ suite) print $2 }'
+    # A blank line after each file, since it ends an entry.
+    for file in "$1"/sources.list.d/*.sources; do [[ ! -f $file ]] || sed '$a\\' "$file"; echo; done | awk -v suite="^($suite)$" '
+      /^URIs:/ { uris = $0; sub(/^URIs:[ \t]*/, "", uris) }
+      /^Suites:/ { for (i = 2; i <= NF; i++) if ($i ~ suite) found = 1 }
+      NF == 0 { if (found) { n = split(uris, list); for (i = 1; i <= n; i++) print list[i] } found = 0 }'
   } | sort -u
 }
 
@@ -209,7 +221,7 @@ fetch_source() { # FOLDER: leaves the path of the tarball in $tarball
   [[ -z $tarball ]] || return 0
   command -v apt-get >/dev/null || die "no apt-get to fetch Caffe's source with; give the tarball with --source"
   local uri
-  for uri in $(archive_uris); do
+  for uri in $(archive_uris /etc/apt); do
     step "fetching Caffe's source package from this machine's Debian archive"
     if fetch_from "$uri" "$1" >"$1/fetch.log" 2>&1; then
       tarball=$1/caffe_$CAFFE_VERSION.orig.tar.gz
@@ -239,20 +251,36 @@ unpack_source() { # FOLDER
 
 # ---- Build
 
+# An environment that is there keeps its Python, whatever --python says.
+compiling_python() { if [[ -x $venv/bin/python ]]; then echo "$venv/bin/python"; else echo "$python"; fi; }
+
 # What a build depends on, as text; its checksum names the build in the cache.
 build_inputs() {
   echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler $(uname -m)"
   [[ -z $cuda ]] || nvcc --version
-  "$python" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
+  "$(compiling_python)" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
   cat "$here/build_caffe.sh" "$here/requirements.txt" "$here"/patches/*.patch
   command -v dpkg-query >/dev/null && packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
+}
+
+# The first of the installed g++ that nvcc takes: each CUDA has a newest one.
+find_host_compiler() {
+  [[ -z $cuda || -n $cuda_host_compiler ]] && return
+  local compiler
+  for compiler in g++ g++-{15..9}; do
+    compiler=$(command -v "$compiler") || continue
+    if nvcc -x cu -ccbin "$compiler" -E /dev/null >/dev/null 2>&1; then
+      cuda_host_compiler=$compiler
+      return
+    fi
+  done
+  die "nvcc takes none of the installed g++; install an older one, or name one with --cuda-host-compiler"
 }
 
 cuda_options() {
   [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
   printf '%s\n' -DCPU_ONLY=OFF -DUSE_CUDNN=OFF -DCUDA_ARCH_NAME=Manual \
-    "-DCUDA_ARCH_BIN=$cuda_arch" "-DCUDA_ARCH_PTX=${cuda_arch##* }"
-  [[ -z $cuda_host_compiler ]] || echo "-DCUDA_HOST_COMPILER=$cuda_host_compiler"
+    "-DCUDA_ARCH_BIN=$cuda_arch" "-DCUDA_ARCH_PTX=${cuda_arch##* }" "-DCUDA_HOST_COMPILER=$cuda_host_compiler"
 }
 
 compile() { # SOURCE BUILD
@@ -278,7 +306,7 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
     -DPYTHON_INCLUDE_DIR="${python_paths[0]}" -DPYTHON_LIBRARY="${python_paths[1]}" >"$2.log" 2>&1 ||
     { tail -n 25 "$2.log" >&2 && die "CMake could not configure Caffe"; }
   grep -q 'Python interface is disabled' "$2.log" &&
-    die "Debian's Boost.Python is not for $("$python" -V) at $python; use /usr/bin/python3"
+    die "Debian's Boost.Python is not for $("$venv/bin/python" -V), which is in $venv; use one made from /usr/bin/python3"
   step "compiling Caffe on $jobs cores"
   # An outer make must not lend its flags to this one.
   env -u MAKEFLAGS -u MAKELEVEL cmake --build "$2" --parallel "$jobs" --target caffe.bin pycaffe ||
@@ -328,8 +356,10 @@ main() {
       link_existing_caffe
       return
     fi
+    step "$python cannot import a Caffe with Python layers; building one"
   fi
   install_packages
+  find_host_compiler
   local key stamp=$venv/.caffe-build
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/pylayers
   key=$(build_inputs | sha256sum | cut -c 1-16)
@@ -355,4 +385,5 @@ main() {
   step "Caffe is ready in $venv"
 }
 
-main "$@"
+# The tests read the functions without a run.
+[[ ${BASH_SOURCE[0]} != "$0" ]] || main "$@"

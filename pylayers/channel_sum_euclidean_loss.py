@@ -49,7 +49,7 @@ class ChannelSumEuclideanLossLayer(LossLayer):
         kept = [shape[:first] + shape[last + 1 :] for shape, (first, last) in zip(self.shapes, axes)]
         if kept[0] != kept[1]:
             self.fail_bottom(
-                1, f"{kept[0]} without the summed axes, as {self.name_bottom(0)} {self.shapes[0]} has; found {kept[1]}"
+                1, f"the sums of {self.name_bottom(0)}, {self.shapes[0]} → {kept[0]}; its own sums have shape {kept[1]}"
             )
         # Each bottom as (outer, summed, inner).
         self._split = [
@@ -60,7 +60,7 @@ class ChannelSumEuclideanLossLayer(LossLayer):
     def forward_cpu(self, bottom, top):
         """E = 1/(2Z) · Σ (s(pred) − s(target))², summed in float64."""
         residual = self._residual(bottom)
-        return np.vdot(residual, residual) / 2 / self._normalizer()
+        return np.square(residual).sum() / 2 / self._normalizer()
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·(s(pred) − s(target))/Z for each element of a sum, its negative for target's."""
@@ -83,6 +83,8 @@ class ChannelSumEuclideanLossLayer(LossLayer):
     def _summed_axes(self, index):
         """The first and the last axis of the sum in the bottom at `index`, counted from 0."""
         shape = self.shapes[index]
+        if len(shape) < 2:
+            self.fail_bottom(index, "at least two axes, the batch's and one to sum over, such as (N, 1)")
         found = {}
         for key in ("axis", "end_axis"):
             value = getattr(self.options, key)

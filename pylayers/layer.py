@@ -116,7 +116,10 @@ class LossLayer(caffe.Layer):
             self._backward_on_host(top, propagate_down, bottom)
 
     def _forward_on_host(self, bottom, top):
-        top[0].data[...] = self.forward_cpu(_blobs(bottom), _blobs(top))
+        loss = self.forward_cpu(_blobs(bottom), _blobs(top))
+        if loss is None:  # NumPy would make it NaN
+            raise TypeError(f"{type(self).__name__}: forward_cpu returned None; it must return the loss")
+        top[0].data[...] = loss
 
     def _backward_on_host(self, top, propagate_down, bottom):
         wanted = [propagate_down[index] for index in range(len(bottom))]
@@ -140,6 +143,15 @@ class LossLayer(caffe.Layer):
     def name_bottom(self, index):
         """A bottom as error messages name it, such as ``bottom[1] (target)``."""
         return f"bottom[{index}] ({self._bottom_names()[index]})"
+
+    def check_same_count(self, index, like):
+        """Checks that two bottoms have the same number of elements; Caffe asks no more of a Euclidean loss.
+
+        Raises:
+            ValueError: the bottom at `index` has another number of elements than the one at `like`.
+        """
+        if math.prod(self.shapes[index]) != math.prod(self.shapes[like]):
+            self.fail_bottom(index, f"as many elements as {self.name_bottom(like)}, whose shape is {self.shapes[like]}")
 
     def check_weight(self, index, like):
         """Checks the shape of a bottom that holds weights, if there is one at `index`.

@@ -33,9 +33,10 @@ class Choice:
 
 
 class Integer:
-    """A whole number, written without a decimal point."""
+    """A whole number that float32, Caffe's type of label, can tell from its neighbours; no decimal point."""
 
-    rule = "must be a whole number"
+    LIMIT = 2**24
+    rule = f"must be a whole number from -{LIMIT} to {LIMIT}"
 
     def __init__(self, default):
         self.default = default
@@ -45,9 +46,12 @@ class Integer:
 
         Raises:
             TypeError: it is anything else; true and false are no numbers.
+            ValueError: it is out of range.
         """
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(self.rule)
+        if abs(value) > self.LIMIT:
+            raise ValueError(self.rule)
         return value
 
 
@@ -121,6 +125,8 @@ def _read_object(text):
             f"param_str is not JSON ({error.msg} at character {error.pos + 1}), found {text!r}; "
             """write it as param_str: '{"key": "value"}', with double quotes inside"""
         ) from None
+    except RecursionError:
+        raise ValueError("param_str is nested too deeply; it takes one JSON object") from None
     if not isinstance(given, dict):
         raise ValueError(f'param_str must be a JSON object such as {{"key": "value"}}, found {text!r}')
     return given

@@ -1,12 +1,14 @@
 """Weighted softmax loss: Caffe's SoftmaxWithLoss, with a weight for each class and for each label."""
 
+import functools
 import math
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from pylayers.layer import LossLayer, by_item
 from pylayers.params import Choice, Integer, Numbers
-from pylayers.tiles import TILE, tiles
+from pylayers.tiles import TILE, map_tiles, scratch, tiles
 
 
 class WeightedSoftmaxLossLayer(LossLayer):
@@ -18,12 +20,13 @@ class WeightedSoftmaxLossLayer(LossLayer):
         scores: (N, ..., C, ...), C classes along `axis`, unnormalized.
         label: one whole number from 0 to C − 1, or `ignore_label`, for each position: as many elements as
             scores without `axis`. Constant: it gets no gradient.
-        weight: optional, w_i: one for each label, or one for each item of the batch (N elements). Any finite
-            values. Constant.
+        weight: optional, w_i: one for each label, or one for each item of the batch (N elements). Any
+            values; they are not checked. Constant.
 
     Tops:
         loss: E, shape ().
-        prob: optional, the softmax of the scores, in their shape. Nothing is back-propagated from it.
+        prob: optional, the softmax of the scores, in their shape. Nothing is back-propagated from it. Caffe
+            wants a loss_weight for each top or for none: ``loss_weight: 1 loss_weight: 0``.
 
     Options (param_str):
         axis: the classes' axis, 1 by default; negative ones count from the end.
@@ -32,7 +35,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
         normalization: Z. "VALID" (default): the number of labels that are not ignored. "FULL": of all labels.
             "BATCH_SIZE": the product of the axes before `axis`. "NONE": 1. These are Caffe's, at least 1 as
             there, and do not depend on the weights. "WEIGHT_SUM": Σ w_y · w_i over the labels that are not
-            ignored; where that sum is 0, the loss and the gradient are 0.
+            ignored, meant for weights that are not negative; where that sum is 0, so are loss and gradient.
 
     Gradient: g·w_y·w_i·(softmax(scores) − 1_y)/Z, g being the loss weight; 0 where ignored.
 
@@ -56,6 +59,8 @@ class WeightedSoftmaxLossLayer(LossLayer):
         "normalization": Choice("VALID", "FULL", "BATCH_SIZE", "NONE", "WEIGHT_SUM"),
     }
 
+    _forward = None  # set by forward_cpu
+
     def reshape(self, bottom, top):
         """Shapes the tops and checks the axis, and the numbers of labels and of weights."""
         super().reshape(bottom, top)
@@ -66,11 +71,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
                 f'param_str key "axis" must be from {-len(shape)} to {len(shape) - 1} for '
                 f"{self.name_bottom(0)} of shape {shape}, found {self.options.axis}"
             )
-        self._outer, self._classes, self._inner = (
-            math.prod(shape[:axis]),
-            shape[axis],
-            math.prod(shape[axis + 1 :]),
-        )
+        self._outer, self._classes, self._inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
         if math.prod(self.shapes[1]) != self._outer * self._inner:
             self.fail_bottom(
                 1,
@@ -88,76 +89,116 @@ class WeightedSoftmaxLossLayer(LossLayer):
             top[1].reshape(*shape)
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ w (log Σ exp(x − max x) − (x_y − max x)), summed in float64."""
-        label, valid, weight, normalizer = self._labels(bottom)
-        prob = top[1].data.reshape(self._shape) if len(top) > 1 else None
-        total = 0.0
-        for tile, shifted, exp, exp_sum in self._softmax(bottom[0]):
+        """E = 1/Z · Σ w (log Σ exp(x − max x) − (x_y − max x)), the pieces summed in float64."""
+        labels = self._labels(bottom)
+        scores = self._split(bottom[0].data)
+        prob = self._split(top[1].data) if len(top) > 1 else None
+        peaks, others = np.empty((2, *labels.index.shape), np.float32)
+
+        def piece(tile):
+            x = scores[tile]
+            peak = np.max(x, axis=1, keepdims=True, out=peaks[tile])
+            # exp of this cannot overflow, and the largest term of the sum is 1.
+            shifted = np.subtract(x, peak, out=scratch(x.shape))
+            y = self._flat_index(labels.index[tile])
+            flat = shifted.reshape(-1)
+            shifted_y = flat[y]
+            exp = np.exp(shifted, out=shifted)
+            exp_y = flat[y]
+            # Without the label's own term the sum keeps its small ones, and with them a small loss.
+            flat[y] = 0
+            other = np.sum(exp, axis=1, keepdims=True, out=others[tile])
             if prob is not None:
-                prob[tile] = exp / exp_sum
-            shifted_y = np.take_along_axis(shifted, label[tile], axis=1)
-            total += np.sum(weight[tile] * (np.log(exp_sum) - shifted_y), where=valid[tile])
-        return total / normalizer if normalizer else 0.0
+                flat[y] = exp_y
+                np.divide(exp, other + exp_y, out=prob[tile])
+            loss = np.log1p(other + (exp_y - 1.0), dtype=np.float64) - shifted_y
+            return self._weighted_sum(loss, labels, tile)
+
+        total = sum(map_tiles(piece, self._tiles()))
+        self._forward = _Forward(labels.index, peaks, others)
+        return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored."""
-        label, valid, weight, normalizer = self._labels(bottom)
-        scale = weight * (loss_weight / normalizer if normalizer else 0.0)
-        diff = bottom[0].diff.reshape(self._shape)
-        for tile, _, exp, exp_sum in self._softmax(bottom[0]):
-            gradient = np.divide(exp, exp_sum, out=exp, casting="same_kind")
-            prob_y = np.take_along_axis(gradient, label[tile], axis=1)
-            np.put_along_axis(gradient, label[tile], prob_y - 1, axis=1)
-            np.multiply(gradient, scale[tile], out=diff[tile], casting="same_kind")
-            np.copyto(diff[tile], 0, where=~valid[tile])
+        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with the maxima and sums of the last forward."""
+        labels = self._labels(bottom)
+        if self._forward is None or not np.array_equal(self._forward.index, labels.index):
+            self.forward_cpu(bottom, ())
+        _, peaks, others = self._forward
+        scores, diff = self._split(bottom[0].data), self._split(bottom[0].diff)
+        scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
 
-    @property
-    def _shape(self):
-        return self._outer, self._classes, self._inner
+        def piece(tile):
+            x = scores[tile]
+            exp = np.subtract(x, peaks[tile], out=scratch(x.shape))
+            np.exp(exp, out=exp)
+            y = self._flat_index(labels.index[tile])
+            flat = exp.reshape(-1)
+            factor = scale / (others[tile] + flat[y])
+            if labels.weight is not None:
+                factor *= labels.weight[tile]
+            # p_y − 1 without the loss of digits in that difference.
+            flat[y] = -others[tile]
+            np.multiply(exp, factor.astype(np.float32), out=diff[tile])
+            if labels.ignored is not None:
+                np.copyto(diff[tile], 0, where=labels.ignored[tile])
 
-    def _softmax(self, scores):
-        """Yields, for each tile of the scores as (outer, C, inner): its slices, x − max x, exp of it, and Σ exp."""
-        x = scores.data.reshape(self._shape)
-        for outer, inner in tiles(self._outer, self._inner, max(1, TILE // self._classes)):
-            tile = (outer, slice(None), inner)
-            # exp cannot overflow, and the largest term of the sum is 1.
-            shifted = x[tile] - x[tile].max(axis=1, keepdims=True)
-            exp = np.exp(shifted)
-            # float64 keeps the small terms beside the 1, and with them a small loss.
-            yield tile, shifted, exp, exp.sum(axis=1, dtype=np.float64, keepdims=True)
+        map_tiles(piece, self._tiles())
+
+    def _split(self, array):
+        """An array in the shape of the scores as (outer, C), or (outer, C, inner) where there are inner axes."""
+        return array.reshape((self._outer, -1) if self._inner == 1 else (self._outer, -1, self._inner))
+
+    def _tiles(self):
+        """Pieces of what `_split` gives, with all classes of each position in one piece."""
+        # Short rows are slow: rather a piece up to four times as large than one that cuts them.
+        size = max(1, TILE // self._classes, min(self._inner, 4 * TILE // self._classes))
+        all_classes = slice(None)
+        if self._inner == 1:
+            return [(outer, all_classes) for outer, _ in tiles(self._outer, 1, size)]
+        return [(outer, all_classes, inner) for outer, inner in tiles(self._outer, self._inner, size)]
+
+    def _flat_index(self, label):
+        """Where the labels' own scores lie in a piece's memory; label has shape (rows, 1) or (rows, 1, columns)."""
+        columns = label.shape[2] if label.ndim == 3 else 1
+        return label * np.intp(columns) + _offsets(label.shape, self._classes * columns)
 
     def _labels(self, bottom):
-        """The labels as (outer, 1, inner): as indices, which of them count, and their weights; and Z."""
-        shape = (self._outer, 1, self._inner)
-        label = bottom[1].data
-        with np.errstate(invalid="ignore"):  # NaN becomes some number; it is not equal to it
-            index = label.astype(np.intp)
-        valid = np.ones(label.shape, bool) if self.options.ignore_label is None else label != self.options.ignore_label
-        good = (index == label) & (index >= 0) & (index < self._classes)
-        if not np.all(good | ~valid):
-            self._fail_label(label, np.argmin(good | ~valid))
-        index = np.where(valid, index, 0)
-        weight = (
-            np.ones(label.shape) if self.options.class_weights is None else np.take(self.options.class_weights, index)
-        )
+        """Checks the labels; returns them with their weights and Z."""
+        label, ignored, weight = bottom[1].data, None, None
+        good = (label >= 0) & (label < self._classes) & (label == np.floor(label))
+        if self.options.ignore_label is not None:
+            ignored = label == self.options.ignore_label
+            good |= ignored
+        if not good.all():
+            self._fail_label(label, np.argmin(good))
+        index = label.astype(np.int32)
+        if ignored is not None:
+            index[ignored] = 0
+        if self.options.class_weights is not None:
+            weight = np.take(self.options.class_weights, index)
         if len(bottom) > 2:
-            weight = by_item(weight) * by_item(bottom[2].data)
-        weight = weight.reshape(shape)
-        valid = valid.reshape(shape)
-        return index.reshape(shape), valid, weight, self._normalizer(valid, weight)
+            given = np.broadcast_to(by_item(bottom[2].data), by_item(label).shape).astype(np.float64)
+            weight = given if weight is None else by_item(weight) * given
+        normalizer = self._normalizer(label.size, ignored, weight)
+        return _Labels(*(None if each is None else self._split(each) for each in (index, ignored, weight)), normalizer)
 
-    def _normalizer(self, valid, weight):
+    def _normalizer(self, count, ignored, weight):
+        """Z, for `count` labels."""
+        valid = count if ignored is None else count - np.count_nonzero(ignored)
         if self.options.normalization == "WEIGHT_SUM":
-            return np.sum(weight, where=valid)
-        return max(
-            1,
-            {
-                "VALID": np.count_nonzero(valid),
-                "FULL": valid.size,
-                "BATCH_SIZE": self._outer,
-                "NONE": 1,
-            }[self.options.normalization],
-        )
+            if weight is None:
+                return valid
+            return np.sum(weight) if ignored is None else np.sum(weight, where=~ignored.reshape(weight.shape))
+        divisors = {"VALID": valid, "FULL": count, "BATCH_SIZE": self._outer, "NONE": 1}
+        return max(1, divisors[self.options.normalization])
+
+    @staticmethod
+    def _weighted_sum(loss, labels, tile):
+        if labels.weight is not None:
+            loss *= labels.weight[tile]
+        if labels.ignored is not None:
+            loss[labels.ignored[tile]] = 0
+        return float(loss.sum())
 
     def _fail_label(self, label, flat_index):
         position = tuple(int(axis) for axis in np.unravel_index(flat_index, label.shape))
@@ -166,3 +207,27 @@ class WeightedSoftmaxLossLayer(LossLayer):
             f"{self.name_bottom(1)} holds {label[position]:g} at {position}; a label must be a whole number from "
             f"0 to {self._classes - 1}" + ("" if ignore is None else f", or {ignore} (ignore_label)")
         )
+
+
+class _Labels(NamedTuple):
+    """The labels, shaped as `_split` gives the scores but with one class."""
+
+    index: np.ndarray  # int32; 0 where ignored
+    ignored: Optional[np.ndarray]  # bool
+    weight: Optional[np.ndarray]  # w_y · w_i, float64; None for all 1
+    normalizer: float  # Z
+
+
+class _Forward(NamedTuple):
+    """What backward takes from the last forward, for each position."""
+
+    index: np.ndarray  # the labels that it was computed for
+    peaks: np.ndarray  # the largest score
+    others: np.ndarray  # Σ exp(x − max x) over all classes but the label's
+
+
+@functools.lru_cache(maxsize=16)
+def _offsets(shape, row_size):
+    """Where the rows of a piece begin and its columns lie, for labels of `shape`, in its memory."""
+    rows = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) * row_size
+    return rows + np.arange(shape[2]) if len(shape) == 3 else rows

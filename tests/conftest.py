@@ -16,3 +16,11 @@ sys.path.insert(0, str(ROOT / "demo"))
 def _in_root(monkeypatch):
     """The prototxt files name paths that start at the root of the clone."""
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def demo_data():
+    """The data that the demo's nets read, as `make demo` writes them."""
+    import datasets
+
+    datasets.write_all(ROOT / "build/demo", ROOT / "prototxt/demo")

@@ -1,6 +1,7 @@
 """docker/build_caffe.sh: bad input ends in one line that says what to do, and leaves nothing behind."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,44 @@ def test_rejects_a_wrong_checksum(tmp_path):
     orig = "caffe_1.0.0+git20180821.99bd997.orig.tar.gz"
     assert_fails(done, f"{tarball} has sha256 {sha256}, expected {expected} (Debian's {orig})")
     assert list(tmp_path.iterdir()) == [tarball]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sources.list", "deb http://a.example/debian {codename} main\ndeb http://b.example/debian other main\n"),
+        ("sources.list", "deb\t[arch=amd64  signed-by=/k.gpg]\thttp://a.example/debian\t{codename}\tmain contrib\n"),
+        (
+            "sources.list",
+            "# deb http://b.example/debian {codename} main\ndeb-src http://a.example/debian stable main\n",
+        ),
+        ("sources.list.d/a.list", "deb http://a.example/debian {codename} main"),
+        (
+            "sources.list.d/a.sources",
+            "Types: deb\nURIs: http://a.example/debian\nSuites: x {codename}\nComponents: main\n",
+        ),
+        (
+            "sources.list.d/a.sources",
+            "Suites: {codename}\nURIs:   http://a.example/debian\n\nURIs: http://b.example/\nSuites: {codename}-x",
+        ),
+    ],
+)
+def test_finds_the_archive_in_apts_sources(name, text, tmp_path):
+    (tmp_path / "sources.list.d").mkdir()
+    codename = re.search(r"^VERSION_CODENAME=(.*)$", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
+    (tmp_path / name).write_text(text.format(codename=codename))
+    command = ["bash", "-c", f"source {SCRIPT}; archive_uris {tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "http://a.example/debian\n"
+
+
+def test_keeps_what_is_in_a_virtual_environment_without_pip(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    command = ["bash", "-c", f"source {SCRIPT}; venv={tmp_path}; python={sys.executable}; make_venv"]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    subprocess.run([tmp_path / "bin/python", "-m", "pip", "--version"], check=True)
 
 
 def test_leaves_a_folder_that_is_no_virtual_environment_alone(tmp_path):
@@ -100,7 +139,33 @@ def test_uses_the_caffe_that_a_python_already_has(tmp_path):
         assert version.stdout == "caffe version 1.0.0\n"
 
 
-@pytest.mark.skipif(not (ROOT / ".venv/.caffe-build").exists(), reason="Caffe was not built by this clone")
+def test_an_environment_with_another_caffe_is_left_as_it_is(tmp_path):
+    """The folder of another Caffe comes first in the virtual environment; the user's must not be mixed with it."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "caffe").mkdir()
+    (site / "caffe/__init__.py").write_text("")
+    done = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    assert done.returncode == 1
+    assert f"finds another Caffe ({site / 'caffe'}) than {sys.executable}" in done.stderr
+    assert not (site / "existing-caffe.pth").exists()
+
+
+def test_a_python_of_the_virtual_environment_itself_changes_nothing(tmp_path):
+    first = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    (paths,) = (tmp_path / "venv").glob("lib/python*/site-packages/existing-caffe.pth")
+    before = paths.read_text()
+    second = build("--venv", tmp_path / "venv", "--python", tmp_path / "venv/bin/python")
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert paths.read_text() == before
+
+
+def has_fresh_build():
+    fresh = subprocess.run(["make", "-q", ".venv/.caffe"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    return fresh and (ROOT / ".venv/.caffe-build").exists()
+
+
+@pytest.mark.skipif(not has_fresh_build(), reason="this clone has no Caffe of its own, or one from older files")
 def test_second_run_does_nothing():
     before = (ROOT / ".venv/.caffe-build").stat().st_mtime
     done = build()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_prototxt import EXAMPLES, ids
+from test_prototxt import EXAMPLES, FOLDER, ids
 
+SOLVERS = sorted(FOLDER.glob("demo/*_solver.prototxt"))
 BESIDE_PYTHON = Path(sys.prefix) / "bin/caffe"
 CAFFE = str(BESIDE_PYTHON) if BESIDE_PYTHON.exists() else shutil.which("caffe")
 
@@ -26,10 +27,14 @@ def train(net, folder, **options):
     solver = folder / "solver.prototxt"
     solver.write_text(SOLVER.format(net=net))
     command = [CAFFE, "train", f"--solver={solver}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GLOG_")}
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, **{"cwd": ROOT, "env": environment, **options}
+        command, capture_output=True, text=True, check=False, **{"cwd": ROOT, "env": environment(), **options}
     )
+
+
+def environment():
+    """This process's, with Caffe's log switched on."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GLOG_")}
 
 
 def losses(done):
@@ -46,11 +51,20 @@ def test_trains(path, tmp_path):
     assert found == pytest.approx(expected, rel=1e-5)  # the log has six digits
 
 
+@pytest.mark.parametrize("solver", SOLVERS, ids=ids(SOLVERS))
+@pytest.mark.usefixtures("demo_data")
+def test_trains_with_the_demos_solvers(solver, tmp_path):
+    shortened = re.sub(r"max_iter: \d+", "max_iter: 10 display: 1", re.sub("display: .*", "", solver.read_text()))
+    (tmp_path / "solver.prototxt").write_text(shortened)
+    command = [CAFFE, "train", f"--solver={tmp_path / 'solver.prototxt'}"]
+    assert len(losses(subprocess.run(command, capture_output=True, text=True, check=False, env=environment()))) == 10
+
+
 def test_trains_by_its_path_alone(tmp_path):
     """No activated environment, another folder, an almost empty environment."""
     net = ROOT / "prototxt/euclidean_loss.prototxt"
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    assert len(losses(train(net, tmp_path, cwd=tmp_path, env=environment))) == 10
+    bare = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    assert len(losses(train(net, tmp_path, cwd=tmp_path, env=bare))) == 10
 
 
 def test_bad_param_str_ends_with_status_1_and_the_message(tmp_path):

@@ -1,5 +1,7 @@
 """EuclideanLossLayer against Caffe's EuclideanLoss and against the formula in float64."""
 
+import re
+
 import numpy as np
 import oracle
 import pytest
@@ -71,9 +73,11 @@ def test_rejects_different_counts():
         run(python_layer(EUCLIDEAN, bottoms), bottoms)
 
 
-def test_rejects_weights_of_another_count():
-    bottoms = {**blobs((4, 10)), "weight": np.ones((4, 5), np.float32)}
-    with pytest.raises(ValueError, match=r"bottom\[2\] \(weight\) has shape \(4, 5\), expected 40 weights, .* or 4, "):
+@pytest.mark.parametrize("shape", [(4, 5), (4, 1, 2), (4, 40)])
+def test_rejects_weights_of_another_count(shape):
+    bottoms = {**blobs((4, 10)), "weight": np.ones(shape, np.float32)}
+    message = rf"bottom\[2\] \(weight\) has shape {re.escape(str(shape))}, expected 40 weights, .* or 4, "
+    with pytest.raises(ValueError, match=message):
         run(python_layer(EUCLIDEAN, bottoms), bottoms)
 
 

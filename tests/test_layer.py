@@ -33,6 +33,11 @@ def test_a_loss_without_formula_says_what_is_missing(bottoms):
         run(user_layer("NoFormulaLayer"), bottoms)
 
 
+def test_a_loss_that_returns_nothing_says_so(bottoms):
+    with pytest.raises(TypeError, match="NoReturnLayer: forward_cpu returned None; it must return the loss"):
+        run(user_layer("NoReturnLayer"), bottoms)
+
+
 @pytest.mark.usefixtures("gpu_mode")
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 def test_gpu_mode_without_gpu_code_runs_the_cpu_code_and_says_so_once(loss, monkeypatch):

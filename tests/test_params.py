@@ -38,9 +38,23 @@ def test_values():
             '"loss_weight" (loss_weight is a field of the layer: write it beside python_param); it takes "axis", "norm',
         ),
         ('{"normalisation": "FULL"}', ValueError, 'unknown key "normalisation" (did you mean "normalization"?)'),
-        ('{"axis": 1.0}', TypeError, 'param_str key "axis" must be a whole number, found 1.0'),
-        ('{"axis": true}', TypeError, 'param_str key "axis" must be a whole number, found true'),
-        ('{"axis": null}', TypeError, 'param_str key "axis" must be a whole number, found null'),
+        ('{"axis": 16777217}', ValueError, '"axis" must be a whole number from -16777216 to 16777216, found 16777217'),
+        ("[" * 100000, ValueError, "param_str is nested too deeply; it takes one JSON object"),
+        (
+            '{"axis": 1.0}',
+            TypeError,
+            'param_str key "axis" must be a whole number from -16777216 to 16777216, found 1.0',
+        ),
+        (
+            '{"axis": true}',
+            TypeError,
+            'param_str key "axis" must be a whole number from -16777216 to 16777216, found true',
+        ),
+        (
+            '{"axis": null}',
+            TypeError,
+            'param_str key "axis" must be a whole number from -16777216 to 16777216, found null',
+        ),
         (
             '{"normalization": "NONE"}',
             ValueError,

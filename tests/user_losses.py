@@ -11,6 +11,10 @@ class L1LossLayer(LossLayer):
 
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "NONE")}
 
+    def reshape(self, bottom, top):
+        super().reshape(bottom, top)
+        self.check_same_count(1, like=0)
+
     def forward_cpu(self, bottom, top):
         return np.abs(bottom[0].data - bottom[1].data).sum() / self._normalizer()
 
@@ -25,6 +29,13 @@ class L1LossLayer(LossLayer):
 
 class NoFormulaLayer(LossLayer):
     """A loss whose author forgot the formula."""
+
+
+class NoReturnLayer(L1LossLayer):
+    """A loss that writes its top as Caffe's own examples do, and returns nothing."""
+
+    def forward_cpu(self, bottom, top):
+        top[0].data[...] = 5
 
 
 class GpuCodeLayer(L1LossLayer):
