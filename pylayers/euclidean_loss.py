@@ -4,7 +4,7 @@ import numpy as np
 
 from pylayers.layer import LossLayer, by_item
 from pylayers.params import Choice
-from pylayers.tiles import TILE, map_tiles, scratch, tiles
+from pylayers.tiles import TILE, map_tiles, scratch, sum_of_products, tiles
 
 
 class EuclideanLossLayer(LossLayer):
@@ -47,11 +47,8 @@ class EuclideanLossLayer(LossLayer):
 
         def piece(tile):
             residual = np.subtract(pred[tile], target[tile], out=scratch(pred[tile].shape))
-            square = np.multiply(residual, residual, out=residual)
-            if weight is not None:
-                square *= weight[tile]
-            # NumPy adds in pairs of pairs: over one piece float32 is exact to about 1e-7.
-            return float(square.sum())
+            weighted = residual if weight is None else residual * weight[tile]
+            return sum_of_products(weighted, residual)
 
         return sum(map_tiles(piece, tiles(*pred.shape, TILE))) / 2 / self._normalizer(pred)
 

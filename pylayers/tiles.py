@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-# Elements of float32 in a piece: 128 KiB, so that a piece of each of three arrays stays in a core's own cache.
-TILE = 32768
+# Elements of float32 in a piece: 512 KiB, so that a piece of each of three arrays stays in a core's own cache.
+TILE = 131072
 # Below this number of pieces a second thread costs more than it saves.
 _MIN_PIECES = 6
 
@@ -90,6 +90,28 @@ def scratch(shape):
     if getattr(_local, "memory", np.empty(0)).size < count:
         _local.memory = np.empty(count, np.float32)
     return _local.memory[:count].reshape(shape)
+
+
+def sum_of_products(a, b):
+    """Σ a·b of two contiguous float32 arrays of one shape, within about 1e-7 of the sum of their absolute values.
+
+    float32 within rows that BLAS adds in dozens of parts and with one thread, float64 across them.
+    """
+    a, b = a.reshape(-1), b.reshape(-1)
+    whole = a.size - a.size % _ROW
+    total = float(np.dot(a[whole:], b[whole:]))
+    if whole:
+        total += float(_dot_rows(a[:whole].reshape(-1, _ROW), b[:whole].reshape(-1, _ROW)).sum(dtype=np.float64))
+    return total
+
+
+_ROW = 4096
+
+
+def _dot_rows(a, b):
+    if hasattr(np, "vecdot"):  # NumPy 2
+        return np.vecdot(a, b)
+    return np.einsum("ij,ij->i", a, b)
 
 
 _local = threading.local()
