@@ -36,6 +36,17 @@ def on_gpu(blob):
     return status == 0 and memory_type.value == _CU_MEMORYTYPE_HOST
 
 
+def shape_of(blob):
+    """A blob's shape as a tuple of int.
+
+    ``tuple(blob.shape)`` gives the same at 5 µs a blob, which is most of what a loss on a small blob costs.
+    """
+    if not _CUDA_BUILD and blob.count:
+        return blob.data.shape
+    shape = blob.shape
+    return tuple([shape[axis] for axis in range(len(shape))])
+
+
 @functools.cache
 def _cuda_driver():
     try:

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from pylayers import params
-from pylayers.blobs import on_gpu
+from pylayers.blobs import on_gpu, shape_of
 
 
 class LossLayer(caffe.Layer):
@@ -93,7 +93,7 @@ class LossLayer(caffe.Layer):
         Raises:
             ValueError: a bottom is a scalar, is empty, or has another first dimension than the first one.
         """
-        self.shapes = [tuple(blob.shape) for blob in _blobs(bottom)]
+        self.shapes = [shape_of(bottom[index]) for index in range(len(bottom))]
         for index, shape in enumerate(self.shapes):
             if not shape or 0 in shape:
                 self.fail_bottom(index, "at least one axis, and no axis of length 0")
@@ -122,13 +122,14 @@ class LossLayer(caffe.Layer):
         top[0].data[...] = loss
 
     def _backward_on_host(self, top, propagate_down, bottom):
+        bottom = _blobs(bottom)
         wanted = [propagate_down[index] for index in range(len(bottom))]
-        for index, name in enumerate(self._bottom_names()[: len(bottom)]):
-            if wanted[index] and name in self.CONSTANTS:
+        for index, name in enumerate(self._bottom_names()):
+            if index < len(bottom) and wanted[index] and name in self.CONSTANTS:
                 bottom[index].diff[...] = 0
                 wanted[index] = False
-        if any(wanted):
-            self.backward_cpu(float(top[0].diff), wanted, _blobs(bottom))
+        if True in wanted:
+            self.backward_cpu(float(top[0].diff), wanted, bottom)
 
     # Errors, all with the class in front.
 

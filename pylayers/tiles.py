@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-# Elements of float32 in a piece: 512 KiB, so that a piece of each of three arrays stays in a core's own cache.
+# Elements of float32 in a piece: 512 KiB. Smaller pieces fit better into the cache of one core, but two threads
+# then spend their time handing Python's lock to each other.
 TILE = 131072
 # Below this number of pieces a second thread costs more than it saves.
 _MIN_PIECES = 6
@@ -34,6 +35,8 @@ def tiles(rows, columns, size):
     >>> tiles(4, 2, 6)
     [(slice(0, 3, None), slice(0, 2, None)), (slice(3, 4, None), slice(0, 2, None))]
     """
+    if rows * columns <= size:
+        return [(slice(0, rows), slice(0, columns))]
     height = max(1, size // columns)
     width = min(columns, size)
     return [

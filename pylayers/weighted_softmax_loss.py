@@ -97,7 +97,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
 
         def piece(tile):
             x = scores[tile]
-            peak = np.max(x, axis=1, keepdims=True, out=peaks[tile])
+            peak = np.maximum.reduce(x, axis=1, keepdims=True, out=peaks[tile])
             # exp of this cannot overflow, and the largest term of the sum is 1.
             shifted = np.subtract(x, peak, out=scratch(x.shape))
             y = self._flat_index(labels.index[tile])
@@ -107,7 +107,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
             exp_y = flat[y]
             # Without the label's own term the sum keeps its small ones, and with them a small loss.
             flat[y] = 0
-            other = np.sum(exp, axis=1, keepdims=True, out=others[tile])
+            other = np.add.reduce(exp, axis=1, keepdims=True, out=others[tile])
             if prob is not None:
                 flat[y] = exp_y
                 np.divide(exp, other + exp_y, out=prob[tile])
@@ -115,15 +115,16 @@ class WeightedSoftmaxLossLayer(LossLayer):
             return self._weighted_sum(loss, labels, tile)
 
         total = sum(map_tiles(piece, self._tiles()))
-        self._forward = _Forward(labels.index, peaks, others)
+        self._forward = _Forward([blob.data.copy() for blob in bottom[1:]], labels, peaks, others)
         return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with the maxima and sums of the last forward."""
-        labels = self._labels(bottom)
-        if self._forward is None or not np.array_equal(self._forward.index, labels.index):
+        if self._forward is None or not all(
+            np.array_equal(given, blob.data) for given, blob in zip(self._forward.given, bottom[1:])
+        ):
             self.forward_cpu(bottom, ())
-        _, peaks, others = self._forward
+        _, labels, peaks, others = self._forward
         scores, diff = self._split(bottom[0].data), self._split(bottom[0].diff)
         scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
 
@@ -221,7 +222,8 @@ class _Labels(NamedTuple):
 class _Forward(NamedTuple):
     """What backward takes from the last forward, for each position."""
 
-    index: np.ndarray  # the labels that it was computed for
+    given: list  # the label, and the weight
+    labels: _Labels
     peaks: np.ndarray  # the largest score
     others: np.ndarray  # Σ exp(x − max x) over all classes but the label's
 

@@ -228,3 +228,17 @@ def test_rejects_options(options, error, message):
     bottoms = blobs((4, 3))
     with pytest.raises(error, match=f"WeightedSoftmaxLossLayer: param_str key {message}"):
         run(python_layer(SOFTMAX, bottoms, options), bottoms)
+
+
+@pytest.mark.parametrize("name", ["label", "weight"])
+def test_backward_sees_labels_and_weights_that_changed_after_forward(name):
+    bottoms = {**blobs((4, 3)), "weight": np.array([1, 2, 3, 4], np.float32)}
+    net = load(net_text(python_layer(SOFTMAX, bottoms), bottoms))
+    fill(net, bottoms)
+    net.forward()
+    bottoms[name] = bottoms[name][::-1].copy()
+    net.blobs[name].data[...] = bottoms[name]
+    net.backward()
+    np.testing.assert_array_equal(
+        net.blobs["scores"].diff, run(python_layer(SOFTMAX, bottoms), bottoms).diffs["scores"]
+    )
