@@ -196,8 +196,11 @@ archive_uris() {
   {
     { cat "$1/sources.list" "$1"/sources.list.d/*.list 2>/dev/null || true; } | awk -v suite="^($suite)$" '
       /^deb/ { sub(/\[[^]]*\]/, ""); if ($3 ~ suite) print $2 }'
-    # A blank line after each file, since it ends an entry.
-    for file in "$1"/sources.list.d/*.sources; do [[ ! -f $file ]] || sed '$a\\' "$file"; echo; done | awk -v suite="^($suite)$" '
+    # A blank line ends an entry: one after each file.
+    for file in "$1"/sources.list.d/*.sources; do
+      [[ ! -f $file ]] || sed '$a\\' "$file"
+      echo
+    done | awk -v suite="^($suite)$" '
       /^URIs:/ { uris = $0; sub(/^URIs:[ \t]*/, "", uris) }
       /^Suites:/ { for (i = 2; i <= NF; i++) if ($i ~ suite) found = 1 }
       NF == 0 { if (found) { n = split(uris, list); for (i = 1; i <= n; i++) print list[i] } found = 0 }'
@@ -259,7 +262,7 @@ build_inputs() {
   echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler $(uname -m)"
   [[ -z $cuda ]] || nvcc --version
   "$(compiling_python)" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
-  cat "$here/build_caffe.sh" "$here/requirements.txt" "$here"/patches/*.patch
+  cat "$here"/{build_caffe.sh,caffe_wrapper.sh,requirements.txt} "$here"/patches/*.patch
   command -v dpkg-query >/dev/null && packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
 }
 

@@ -1,0 +1,294 @@
+"""Proves a layer's gradient: backward against central differences of forward, on real Caffe.
+
+It takes any layer: a Python layer of anyone's, or one of Caffe's own. The layer alone is put into a net, with an
+Input for each bottom; everything else is what Caffe itself does with it.
+"""
+
+import tempfile
+from typing import NamedTuple, Optional
+
+import caffe
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+# Caffe's own gradient checker moves each value by 1e-2; here that is relative to the blob's root mean square.
+STEP = 1e-2
+# Of the blob's largest gradient. The difference quotient itself is off by about STEP², 1e-4.
+THRESHOLD = 1e-3
+# Blobs of up to this many elements are checked element by element, larger ones along random directions.
+EXHAUSTIVE = 2000
+DIRECTIONS = 20
+# Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
+_NOISE = 4 * 2.0**-24
+_SENTINEL = np.float32(12345.5)
+
+
+class BlobResult(NamedTuple):
+    """What was found for one bottom or parameter blob."""
+
+    blob: str
+    checked: int  # elements, or directions
+    skipped: int  # elements at a kink
+    worst: str  # the worst element or direction, with both derivatives
+    error: float  # its difference
+    tolerance: float  # what that difference may be
+
+
+class Report(NamedTuple):
+    """All that was found: one result for each blob, and the rules of backward that are broken."""
+
+    results: list
+    violations: list
+
+    @property
+    def passed(self):
+        """True if no derivative is off and no rule is broken."""
+        return not self.violations and all(result.error <= result.tolerance for result in self.results)
+
+    def __str__(self):
+        lines = []
+        for result in self.results:
+            verdict = "ok" if result.error <= result.tolerance else "WRONG"
+            skipped = f", {result.skipped} at a kink skipped" if result.skipped else ""
+            lines.append(
+                f"{verdict:5}  {result.blob}: {result.checked} checked{skipped}; largest difference {result.error:.2g} "
+                f"(allowed {result.tolerance:.2g}) {result.worst}"
+            )
+        return "\n".join(lines + [f"WRONG  {violation}" for violation in self.violations])
+
+
+def assert_gradient(layer, bottoms, **options):
+    """Checks a layer's gradient in a user's own tests.
+
+    Args:
+        layer: as for `check_gradient`.
+        bottoms: as for `check_gradient`.
+        **options: as for `check_gradient`.
+
+    Raises:
+        AssertionError: a derivative is off or a rule is broken; the message is the whole report.
+        ValueError: as `check_gradient`.
+    """
+    report = check_gradient(layer, bottoms, **options)
+    assert report.passed, f"the gradient of {layer} is wrong:\n{report}"
+
+
+def check_gradient(
+    layer,
+    bottoms,
+    *,
+    labels: Optional[dict] = None,
+    constants=(),
+    loss_weight: Optional[float] = None,
+    step=STEP,
+    threshold=THRESHOLD,
+    kink=0.0,
+    kink_range=-1.0,
+    seed=1701,
+    phase=caffe.TEST,
+):
+    """Compares backward with central differences of forward.
+
+    The objective is Σ v·top, v being the tops' diff: random numbers, or `loss_weight` for a layer whose first top has
+    one element, so that a layer which ignores its top's diff is found out. float32 limits what can be seen: a
+    derivative may be off by `threshold` times the blob's largest one, plus the rounding of the objective over the step.
+
+    Beside the derivatives it checks that backward writes a bottom's diff and does not add to it, and leaves it alone
+    where propagate_down is false (only for layers with two bottoms that have a gradient; Caffe calls no backward else).
+
+    Args:
+        layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
+        bottoms: for each bottom its shape (filled with normal random numbers), or an array.
+        labels: dict from the index of a bottom to the number of its classes; it is filled with whole numbers.
+        constants: indices of more bottoms that have no gradient.
+        loss_weight: the first top's diff where it has one element; 0.3 if not given.
+        step: how far a value is moved, relative to the root mean square of its blob.
+        threshold: see above.
+        kink: with `kink_range`, as Caffe's checker: where abs(value) lies within `kink_range` of `kink`, the forward
+            may have a kink, and the element is skipped.
+        kink_range: negative for no kink.
+        seed: of all random numbers, the layer's own included.
+        phase: caffe.TEST or caffe.TRAIN.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: the text is no layer, or an index is out of range.
+    """
+    labels = labels or {}
+    _check_indices(len(bottoms), labels, constants)
+    layer = _layer_parameter(layer)
+    random = np.random.default_rng(seed)
+    values = [_values(index, bottom, labels, random) for index, bottom in enumerate(bottoms)]
+    wanted = [index for index in range(len(bottoms)) if index not in labels and index not in constants]
+    subject = _Subject(layer, values, wanted, seed, phase)
+    subject.draw_upstream(random, 0.3 if loss_weight is None else loss_weight)
+
+    subject.backward(prefill=0)
+    blobs = {f"bottom[{index}]": subject.bottom(index) for index in wanted}
+    blobs.update({f"blobs[{index}]": blob for index, blob in enumerate(subject.params())})
+    gradients = {name: blob.diff.copy() for name, blob in blobs.items()}
+    results = [
+        _check_blob(name, blob.data, gradients[name], subject, step, threshold, (kink, kink_range), random)
+        for name, blob in blobs.items()
+    ]
+    violations = _added(subject, wanted, gradients)
+    violations += _written_unasked(layer, values, wanted, seed, phase)
+    return Report(results, violations)
+
+
+class _Subject:
+    """A net with the layer under test, whose bottoms pass a Scale of ones where they want a gradient."""
+
+    def __init__(self, layer, values, wanted, seed, phase, propagate_down=()):
+        param = caffe_pb2.NetParameter()
+        for index, array in enumerate(values):
+            source = param.layer.add(
+                name=f"in{index}", type="Input", top=[f"in{index}" if index in wanted else f"b{index}"]
+            )
+            source.input_param.shape.add(dim=array.shape)
+            if index in wanted:
+                scale = param.layer.add(name=f"scale{index}", type="Scale", bottom=[f"in{index}"], top=[f"b{index}"])
+                scale.scale_param.axis = scale.scale_param.num_axes = 0
+                scale.scale_param.filler.value = 1
+        subject = param.layer.add()
+        subject.CopyFrom(layer)
+        self.tops = [f"t{index}" for index in range(max(1, len(layer.top)))]
+        subject.ClearField("include")
+        subject.ClearField("exclude")
+        subject.name = "subject"
+        subject.bottom[:] = [f"b{index}" for index in range(len(values))]
+        subject.top[:] = self.tops
+        subject.loss_weight[:] = [1] * len(self.tops)
+        subject.propagate_down[:] = propagate_down
+        caffe.set_random_seed(seed)
+        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+            file.write(text_format.MessageToString(param))
+            file.flush()
+            self.net = caffe.Net(file.name, phase)
+        self.seed = seed
+        self.index = list(self.net._layer_names).index("subject")
+        for index, array in enumerate(values):
+            self.bottom(index).data[...] = array
+        self.upstream = [np.ones(self.net.blobs[top].data.shape) for top in self.tops]
+
+    def bottom(self, index):
+        return self.net.blobs[f"b{index}"]
+
+    def params(self):
+        return list(self.net.layers[self.index].blobs)
+
+    def draw_upstream(self, random, loss_weight):
+        """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
+        self.forward()
+        shapes = [self.net.blobs[top].data.shape for top in self.tops]
+        if np.prod(shapes[0]) == 1:
+            self.upstream = [np.full(shapes[0], loss_weight), *(np.zeros(shape) for shape in shapes[1:])]
+        else:
+            self.upstream = [random.normal(size=shape) for shape in shapes]
+
+    def forward(self):
+        caffe.set_random_seed(self.seed)  # a layer that draws random numbers draws the same ones each time
+        self.net._forward(self.index, self.index)
+
+    def objective(self):
+        """Σ v·top in float64, and the size of its rounding errors."""
+        self.forward()
+        terms = [v * self.net.blobs[top].data.astype(np.float64) for v, top in zip(self.upstream, self.tops)]
+        return sum(term.sum() for term in terms), _NOISE * sum(np.abs(term).sum() for term in terms)
+
+    def backward(self, prefill):
+        """Runs the layer forward and backward, its bottoms' diffs holding `prefill` before."""
+        self.forward()
+        for top, v in zip(self.tops, self.upstream):
+            self.net.blobs[top].diff[...] = v
+        for name, blob in self.net.blobs.items():
+            if name.startswith("b"):
+                blob.diff[...] = prefill
+        self.net._backward(self.index, self.index)
+
+
+def _check_blob(name, data, gradient, subject, step, threshold, kink, random):
+    if not np.isfinite(gradient).all():
+        position = tuple(int(axis) for axis in np.argwhere(~np.isfinite(gradient))[0])
+        return BlobResult(name, gradient.size, 0, f"at {position}, backward says {gradient[position]}", np.inf, 0.0)
+    kinked = np.abs(np.abs(data) - kink[0]) <= kink[1]
+    size = step * (np.sqrt(np.mean(np.square(data, dtype=np.float64))) or 1.0)
+    exhaustive = data.size <= EXHAUSTIVE
+    directions = np.argwhere(~kinked) if exhaustive else range(DIRECTIONS)
+    rows = []
+    for direction in directions:
+        if exhaustive:
+            place, signs, text = tuple(direction), 1.0, f"at {tuple(int(axis) for axis in direction)}"
+        else:
+            signs = random.choice([-1.0, 1.0], data.shape) * ~kinked
+            place, text = ..., f"along random direction {direction}"
+        numeric, noise = _central_difference(data, place, signs * size, subject)
+        expected = float(np.sum(gradient[place] * signs, dtype=np.float64))
+        rows.append((abs(numeric / size - expected), noise / size, text, expected, numeric / size))
+    if not rows:
+        return BlobResult(name, 0, int(kinked.sum()), "all elements lie at the kink", 0.0, 0.0)
+    scale = max(np.abs(gradient).max(), *(abs(row[4]) for row in rows)) if exhaustive else np.linalg.norm(gradient)
+    error, noise, text, expected, numeric = max(rows, key=lambda row: row[0] - row[1])
+    worst = f"{text}, where backward says {expected:.6g} and forward {numeric:.6g}"
+    return BlobResult(name, len(rows), int(kinked.sum()), worst, error, float(threshold * scale + noise))
+
+
+def _central_difference(data, place, move, subject):
+    """Half of objective(x + move) − objective(x − move), and its rounding error; the values are restored."""
+    kept = data[place].copy()
+    try:
+        data[place] = kept + move
+        above, noise = subject.objective()
+        data[place] = kept - move
+        below, _ = subject.objective()
+    finally:
+        data[place] = kept
+    return (above - below) / 2, noise
+
+
+def _added(subject, wanted, gradients):
+    """Bottoms whose diff depends on what was in it before backward."""
+    subject.backward(prefill=_SENTINEL)
+    return [
+        f"bottom[{index}]: backward adds to the diff, or leaves elements of it as they were; it must write each one"
+        for index in wanted
+        if not np.allclose(subject.bottom(index).diff, gradients[f"bottom[{index}]"], rtol=1e-3, atol=1e-3)
+    ]
+
+
+def _written_unasked(layer, values, wanted, seed, phase):
+    """Bottoms whose diff changes although their propagate_down is false."""
+    violations = []
+    for index in wanted if len(wanted) > 1 else ():
+        flags = [other in wanted and other != index for other in range(len(values))]
+        subject = _Subject(layer, values, wanted, seed, phase, flags)
+        subject.backward(prefill=_SENTINEL)
+        if (subject.bottom(index).diff != _SENTINEL).any():
+            violations.append(f"bottom[{index}]: backward writes the diff although propagate_down[{index}] is false")
+    return violations
+
+
+def _values(index, bottom, labels, random):
+    if isinstance(bottom, np.ndarray):
+        return bottom
+    if index in labels:
+        return random.integers(0, labels[index], bottom)
+    return random.normal(size=bottom)
+
+
+def _layer_parameter(layer):
+    if isinstance(layer, caffe_pb2.LayerParameter):
+        return layer
+    try:
+        return text_format.Parse(layer, caffe_pb2.LayerParameter())
+    except text_format.ParseError as error:
+        raise ValueError(f"this is no layer's prototxt text ({error}): {layer!r}") from None
+
+
+def _check_indices(count, labels, constants):
+    for index in [*labels, *constants]:
+        if not 0 <= index < count:
+            raise ValueError(f"there is no bottom {index}; the layer has {count}, counted from 0")

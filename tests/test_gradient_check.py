@@ -1,0 +1,132 @@
+"""check_gradient: right layers pass, and each kind of wrong gradient is caught."""
+
+import caffe
+import numpy as np
+import pytest
+from nets import SOFTMAX
+from test_all_losses import LOSSES
+
+from pylayers.gradient_check import assert_gradient, check_gradient
+
+
+def python(layer, options="", module="pylayers"):
+    return f"type: 'Python' python_param {{ module: '{module}' layer: '{layer}' param_str: '{options}' }}"
+
+
+def wrong(layer):
+    return python(layer, module="wrong_losses")
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("loss_weight", [0.3, -2])
+def test_the_kits_losses_pass(loss, loss_weight):
+    names = list(loss.shapes)
+    bottoms = [(4, *shape) for shape in loss.shapes.values()]
+    labels = {names.index("label"): loss.classes} if "label" in names else {}
+    constants = [names.index("weight")] if "weight" in names else []
+    text = python(loss.name, loss.options, loss.module)
+    assert_gradient(text, bottoms, labels=labels, constants=constants, loss_weight=loss_weight)
+
+
+@pytest.mark.parametrize(
+    ("text", "bottoms", "options"),
+    [
+        ("type: 'EuclideanLoss'", [(4, 10), (4, 10)], {}),
+        ("type: 'SoftmaxWithLoss'", [(4, 10), (4,)], {"labels": {1: 10}}),
+        ("type: 'InnerProduct' inner_product_param { num_output: 3 weight_filler { type: 'xavier' } }", [(4, 10)], {}),
+        (
+            "type: 'Convolution' convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: 'xavier' } }",
+            [(2, 3, 5, 5)],
+            {},
+        ),
+        ("type: 'Sigmoid'", [(3, 4)], {}),
+        ("type: 'ReLU'", [(30, 40)], {"kink": 0, "kink_range": 0.05}),
+        ("type: 'Dropout'", [(3, 40)], {"phase": caffe.TRAIN}),
+        ("type: 'Eltwise' eltwise_param { operation: PROD }", [(3, 4), (3, 4)], {}),
+    ],
+)
+def test_caffes_own_layers_pass(text, bottoms, options):
+    assert_gradient(text, bottoms, **options)
+
+
+def test_large_blobs_go_along_directions():
+    report = check_gradient(python(SOFTMAX), [(64, 100), (64,)], labels={1: 100})
+    assert report.passed
+    assert report.results[0].checked == 20
+
+
+def test_relu_fails_at_its_kink():
+    assert not check_gradient("type: 'ReLU'", [(30, 40)]).passed
+
+
+def test_kinks_are_skipped():
+    report = check_gradient("type: 'ReLU'", [(30, 40)], kink=0, kink_range=0.05)
+    assert report.results[0].skipped > 0
+    assert report.results[0].checked + report.results[0].skipped == 1200
+
+
+def test_kinks_are_skipped_along_directions_too():
+    assert not check_gradient("type: 'ReLU'", [(60, 60)]).passed
+    report = check_gradient("type: 'ReLU'", [(60, 60)], kink=0, kink_range=0.05)
+    assert report.passed
+    assert report.results[0].skipped > 0
+
+
+@pytest.mark.parametrize("layer", ["WrongSignLayer", "NoLossWeightLayer", "NoDivisionLayer", "OneWrongElementLayer"])
+def test_catches_wrong_derivatives(layer):
+    report = check_gradient(wrong(layer), [(25, 40), (25, 40)])
+    assert not report.passed
+    assert not report.violations
+    assert "WRONG  bottom[0]: 1000 checked" in str(report)
+
+
+@pytest.mark.parametrize("layer", ["WrongSignLayer", "NoLossWeightLayer", "NoDivisionLayer"])
+def test_catches_wrong_derivatives_of_large_blobs(layer):
+    report = check_gradient(wrong(layer), [(100, 40), (100, 40)])
+    assert not report.passed
+    assert "along random direction" in str(report)
+
+
+def test_names_the_wrong_element():
+    report = check_gradient(wrong("OneWrongElementLayer"), [(25, 40), (25, 40)])
+    assert "at (3, 7), where backward says" in str(report)
+
+
+def test_catches_a_gradient_that_nobody_asked_for():
+    report = check_gradient(wrong("UnaskedLayer"), [(5, 4), (5, 4)])
+    assert report.violations == [
+        "bottom[0]: backward writes the diff although propagate_down[0] is false",
+        "bottom[1]: backward writes the diff although propagate_down[1] is false",
+    ]
+
+
+def test_catches_a_gradient_that_is_added():
+    report = check_gradient(wrong("AddedLayer"), [(5, 4), (5, 4)])
+    assert [violation.split(":")[0] for violation in report.violations] == ["bottom[0]", "bottom[1]"]
+    assert "backward adds to the diff" in str(report)
+
+
+def test_catches_nan():
+    assert "backward says nan" in str(check_gradient(wrong("NanLayer"), [(5, 4), (5, 4)]))
+
+
+def test_restores_what_it_moves():
+    values = [np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32) for _ in range(2)]
+    first = check_gradient("type: 'EuclideanLoss'", values)
+    second = check_gradient("type: 'EuclideanLoss'", values)
+    assert first == second
+
+
+def test_assert_gradient_shows_the_report():
+    with pytest.raises(AssertionError, match=r"is wrong:\nWRONG  bottom\[0\]: 20 checked"):
+        assert_gradient(wrong("WrongSignLayer"), [(5, 4), (5, 4)])
+
+
+def test_rejects_text_that_is_no_layer():
+    with pytest.raises(ValueError, match="this is no layer's prototxt text"):
+        check_gradient("typo: 'EuclideanLoss'", [(5, 4), (5, 4)])
+
+
+def test_rejects_an_index_out_of_range():
+    with pytest.raises(ValueError, match="there is no bottom 2; the layer has 2, counted from 0"):
+        check_gradient("type: 'EuclideanLoss'", [(5, 4), (5, 4)], labels={2: 10})
