@@ -80,8 +80,8 @@ class LossLayer(caffe.Layer):
 
     def setup(self, bottom, top):
         """Checks the numbers of bottoms and tops and reads param_str into ``self.options``."""
-        self._check_number("bottom", bottom, self.BOTTOMS, self.OPTIONAL_BOTTOMS)
-        self._check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
+        self.check_number("bottom", bottom, self.BOTTOMS, self.OPTIONAL_BOTTOMS)
+        self.check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
         try:
             self.options = params.parse(self.param_str, self.OPTIONS)
         except (TypeError, ValueError) as error:
@@ -141,6 +141,14 @@ class LossLayer(caffe.Layer):
         """Raises ValueError for the shape of the bottom at `index`."""
         self.fail(f"{self.name_bottom(index)} has shape {self.shapes[index]}, expected {expected}")
 
+    @classmethod
+    def check_number(cls, kind, blobs, required, optional):
+        """Raises ValueError where there are more or fewer `blobs` ("bottom" or "top") than names for them."""
+        if not len(required) <= len(blobs) <= len(required) + len(optional):
+            numbers = " or ".join(str(len(required) + more) for more in range(len(optional) + 1))
+            names = ", ".join([*required, *(f"optional {name}" for name in optional)])
+            raise ValueError(f"{cls.__name__}: takes {numbers} {kind} blobs ({names}), found {len(blobs)}")
+
     def name_bottom(self, index):
         """A bottom as error messages name it, such as ``bottom[1] (target)``."""
         return f"bottom[{index}] ({self._bottom_names()[index]})"
@@ -173,12 +181,6 @@ class LossLayer(caffe.Layer):
 
     def _bottom_names(self):
         return self.BOTTOMS + self.OPTIONAL_BOTTOMS
-
-    def _check_number(self, kind, blobs, required, optional):
-        if not len(required) <= len(blobs) <= len(required) + len(optional):
-            numbers = " or ".join(str(len(required) + more) for more in range(len(optional) + 1))
-            names = ", ".join([*required, *(f"optional {name}" for name in optional)])
-            self.fail(f"takes {numbers} {kind} blobs ({names}), found {len(blobs)}")
 
 
 def _blobs(vector):
