@@ -35,12 +35,12 @@ test-caffe: $(READY)
 	$(VENV)/bin/python docker/caffe_tests.py
 
 lint: $(READY)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
 
 format: $(READY)
-	$(VENV)/bin/ruff format .
-	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/python -m ruff format .
+	$(VENV)/bin/python -m ruff check --fix .
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -12,7 +12,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 
 venv=.venv
-python=/usr/bin/python3
+python=/usr/bin/python3 # the one that Debian's Boost.Python is built for
 python_given=
 tarball=
 jobs=$(nproc)
@@ -30,7 +30,7 @@ Builds BVLC Caffe 99bd997 into a virtual environment, or links the Caffe that --
 already has into it. A finished build is kept in ~/.cache/pylayers and used again.
 
   --venv DIR            virtual environment, made if need be (default: .venv)
-  --python EXE          Python to base it on (default: $python, which fits Debian's Boost)
+  --python EXE          a Python that imports Caffe already: use that one, build nothing
   --source FILE         Caffe's source tarball (default: fetched as Debian's source package)
   --with-opencv         build the layers and tools that read images through OpenCV
   --cuda                build for CUDA (default: CPU only)
@@ -83,6 +83,10 @@ parse_arguments() {
 
 has_caffe() {
   "$1" -c 'import caffe, sys; sys.exit("Python" not in caffe.layer_type_list())' >/dev/null 2>&1
+}
+
+why_no_caffe() {
+  "$python" -c 'import caffe; print("its Caffe was built without them")' 2>&1 | tail -n 1
 }
 
 # Makes the virtual environment see every folder that the user's Python imports from. The user's
@@ -254,7 +258,7 @@ unpack_source() { # FOLDER
 
 # ---- Build
 
-# An environment that is there keeps its Python, whatever --python says.
+# An environment that is there keeps its Python.
 compiling_python() { if [[ -x $venv/bin/python ]]; then echo "$venv/bin/python"; else echo "$python"; fi; }
 
 # What a build depends on, as text; its checksum names the build in the cache.
@@ -355,11 +359,10 @@ main() {
   if [[ -n $python_given ]]; then
     command -v "$python" >/dev/null || die "--python: '$python' is not a Python"
     python=$(command -v "$python")
-    if has_caffe "$python"; then
-      link_existing_caffe
-      return
-    fi
-    step "$python cannot import a Caffe with Python layers; building one"
+    has_caffe "$python" ||
+      die "--python: $python has no Caffe with Python layers ($(why_no_caffe)); leave --python out to have one built"
+    link_existing_caffe
+    return
   fi
   install_packages
   find_host_compiler

@@ -23,7 +23,7 @@ class ChannelSumEuclideanLossLayer(LossLayer):
 
     Options (param_str):
         axis: the first axis summed, 1 by default; not the batch's axis 0. Negative ones count from the end.
-        end_axis: the last axis summed, itself included: 1 by default, −1 for all to the end.
+        end_axis: the last axis summed, itself included: the same as `axis` by default, -1 for all to the end.
         normalization: Z. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
 
     Gradients: g·(s(pred) − s(target))/Z for every element of pred that is in the sum, and its negative for
@@ -38,7 +38,7 @@ class ChannelSumEuclideanLossLayer(LossLayer):
     BOTTOMS = ("pred", "target")
     OPTIONS = {
         "axis": Integer(1),
-        "end_axis": Integer(1),
+        "end_axis": Integer(None),
         "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
     }
 
@@ -88,11 +88,13 @@ class ChannelSumEuclideanLossLayer(LossLayer):
         found = {}
         for key in ("axis", "end_axis"):
             value = getattr(self.options, key)
+            if value is None:
+                value = self.options.axis
             found[key] = value + len(shape) if value < 0 else value
             if not 1 <= found[key] < len(shape):
                 self.fail(
                     f'param_str key "{key}" must name an axis of {self.name_bottom(index)} of shape {shape} other '
-                    f"than the batch's: from 1 to {len(shape) - 1}, or −1 for the last; found {value}"
+                    f"than the batch's: from 1 to {len(shape) - 1}, or -1 for the last; found {value}"
                 )
         if found["axis"] > found["end_axis"]:
             self.fail(

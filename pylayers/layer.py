@@ -15,6 +15,8 @@ except ModuleNotFoundError as error:
         name="caffe",
     ) from None
 
+import numpy as np
+
 from pylayers import params
 from pylayers.blobs import on_gpu, shape_of
 
@@ -117,8 +119,9 @@ class LossLayer(caffe.Layer):
 
     def _forward_on_host(self, bottom, top):
         loss = self.forward_cpu(_blobs(bottom), _blobs(top))
-        if loss is None:  # NumPy would make it NaN
-            raise TypeError(f"{type(self).__name__}: forward_cpu returned None; it must return the loss")
+        if loss is None or np.ndim(loss):  # NumPy would make NaN of None
+            found = "None" if loss is None else f"an array of shape {np.shape(loss)}"
+            raise TypeError(f"{type(self).__name__}: forward_cpu must return the loss, one number; it returned {found}")
         top[0].data[...] = loss
 
     def _backward_on_host(self, top, propagate_down, bottom):
@@ -147,7 +150,7 @@ class LossLayer(caffe.Layer):
         if not len(required) <= len(blobs) <= len(required) + len(optional):
             numbers = " or ".join(str(len(required) + more) for more in range(len(optional) + 1))
             names = ", ".join([*required, *(f"optional {name}" for name in optional)])
-            raise ValueError(f"{cls.__name__}: takes {numbers} {kind} blobs ({names}), found {len(blobs)}")
+            raise ValueError(f"{cls.__name__}: takes {numbers} {kind}s ({names}), found {len(blobs)}")
 
     def name_bottom(self, index):
         """A bottom as error messages name it, such as ``bottom[1] (target)``."""

@@ -260,13 +260,13 @@ def test_rejects_a_wrong_number_of_bottoms(loss, number):
     names = ["pred_a", "pred_b", "pred_c", "pred_d"][:number]
     bottoms = {name: np.zeros((2, 3), np.float32) for name in names}
     text = python_layer(loss.name, names, loss.options, module=loss.module)
-    with pytest.raises(ValueError, match=rf"{loss.name}: takes 2 .*bottom blobs \(.*\), found {number}"):
+    with pytest.raises(ValueError, match=rf"{loss.name}: takes 2 .*bottoms \(.*\), found {number}"):
         run(text, bottoms)
 
 
 def test_rejects_a_wrong_number_of_tops(loss):
     bottoms = loss.bottoms(4)
-    with pytest.raises(ValueError, match=rf"{loss.name}: takes 1 .*top blobs \(loss.*\), found 3"):
+    with pytest.raises(ValueError, match=rf"{loss.name}: takes 1 .*tops \(loss.*\), found 3"):
         run(loss.layer(tops=["loss", "b", "c"]), bottoms)
 
 

@@ -139,6 +139,7 @@ def test_uses_the_caffe_that_a_python_already_has(tmp_path):
         assert version.stdout == "caffe version 1.0.0\n"
 
 
+@pytest.mark.skipif("PYTHONPATH" in os.environ, reason="PYTHONPATH comes before what lies in an environment")
 def test_an_environment_with_another_caffe_is_left_as_it_is(tmp_path):
     """The folder of another Caffe comes first in the virtual environment; the user's must not be mixed with it."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
@@ -149,6 +150,20 @@ def test_an_environment_with_another_caffe_is_left_as_it_is(tmp_path):
     assert done.returncode == 1
     assert f"finds another Caffe ({site / 'caffe'}) than {sys.executable}" in done.stderr
     assert not (site / "existing-caffe.pth").exists()
+
+
+def test_a_python_without_caffe_is_not_given_one(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    (site,) = (tmp_path / "bare").glob("lib/python*/site-packages")
+    (site / "caffe").mkdir()
+    (site / "caffe/__init__.py").write_text("import no_such_library\n")
+    python = tmp_path / "bare/bin/python"
+    message = (
+        f"--python: {python} has no Caffe with Python layers (ModuleNotFoundError: No module named 'no_such_library'); "
+        "leave --python out to have one built"
+    )
+    assert_fails(build("--venv", tmp_path / "venv", "--python", python, PYTHONPATH=""), message)
+    assert not (tmp_path / "venv").exists()
 
 
 def test_a_python_of_the_virtual_environment_itself_changes_nothing(tmp_path):

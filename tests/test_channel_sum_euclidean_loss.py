@@ -89,6 +89,12 @@ def test_large_blob_is_exact():
     assert_close_loss(run(python_layer(CHANNEL_SUM, bottoms), bottoms).loss, loss)
 
 
+def test_end_axis_is_axis_by_default():
+    bottoms = blobs((2, 3, 4, 5), (2, 3, 4, 1))
+    text, expected = (python_layer(CHANNEL_SUM, bottoms, f'{{"axis": -1{more}}}') for more in ("", ', "end_axis": 3'))
+    assert_same_results(run(text, bottoms), run(expected, bottoms))
+
+
 def test_sums_in_float64():
     """Two sums of 300 numbers near 1000 that differ by little: in float32 their difference is lost."""
     bottoms = blobs((2, 300, 4, 4), (2, 300, 4, 4))

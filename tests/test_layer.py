@@ -33,9 +33,12 @@ def test_a_loss_without_formula_says_what_is_missing(bottoms):
         run(user_layer("NoFormulaLayer"), bottoms)
 
 
-def test_a_loss_that_returns_nothing_says_so(bottoms):
-    with pytest.raises(TypeError, match="NoReturnLayer: forward_cpu returned None; it must return the loss"):
-        run(user_layer("NoReturnLayer"), bottoms)
+@pytest.mark.parametrize(
+    ("layer", "found"), [("NoReturnLayer", "None"), ("NoSumLayer", r"an array of shape \(4, 3, 4\)")]
+)
+def test_a_loss_that_does_not_return_a_number_says_so(bottoms, layer, found):
+    with pytest.raises(TypeError, match=f"{layer}: forward_cpu must return the loss, one number; it returned {found}"):
+        run(user_layer(layer), bottoms)
 
 
 @pytest.mark.usefixtures("gpu_mode")

@@ -59,7 +59,7 @@ def test_no_options_write_no_param_str(net):
         ),
         ({"axis": 1.5}, TypeError, 'WeightedSoftmaxLossLayer: param_str key "axis" must be a whole number'),
         ({"axis": np.int64(1)}, TypeError, "int64 is not JSON serializable"),
-        ({"ntop": 3}, ValueError, r"WeightedSoftmaxLossLayer: takes 1 or 2 top blobs .*, found 3"),
+        ({"ntop": 3}, ValueError, r"WeightedSoftmaxLossLayer: takes 1 or 2 tops .*, found 3"),
     ],
 )
 def test_rejects_options(net, options, error, message):
@@ -68,5 +68,5 @@ def test_rejects_options(net, options, error, message):
 
 
 def test_rejects_a_wrong_number_of_bottoms(net):
-    with pytest.raises(ValueError, match=r"WeightedSoftmaxLossLayer: takes 2 or 3 bottom blobs .*, found 1"):
+    with pytest.raises(ValueError, match=r"WeightedSoftmaxLossLayer: takes 2 or 3 bottoms .*, found 1"):
         python_loss(pylayers.WeightedSoftmaxLossLayer, net.scores)

@@ -38,6 +38,13 @@ class NoReturnLayer(L1LossLayer):
         top[0].data[...] = 5
 
 
+class NoSumLayer(L1LossLayer):
+    """A loss that forgets to sum."""
+
+    def forward_cpu(self, bottom, top):
+        return np.abs(bottom[0].data - bottom[1].data)
+
+
 class GpuCodeLayer(L1LossLayer):
     """A loss with code of its own for GPU mode, which leaves its mark in the top and in the diffs."""
 
