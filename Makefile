@@ -23,6 +23,8 @@ $(VENV)/.caffe: docker/build_caffe.sh docker/caffe_wrapper.sh docker/requirement
 $(READY): $(VENV)/.caffe setup.py
 	@echo "==> installing pylayers and its tools"
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[test,demo]'
+	@# With PYTHON=... pip may find ruff in that Python's folders, where its command is not ours.
+	@test -x $(VENV)/bin/ruff || $(VENV)/bin/python -m pip install -q --ignore-installed --no-deps 'ruff==0.14.*'
 	@touch $@
 
 demo: $(READY)
@@ -35,12 +37,12 @@ test-caffe: $(READY)
 	$(VENV)/bin/python docker/caffe_tests.py
 
 lint: $(READY)
-	$(VENV)/bin/python -m ruff check .
-	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 format: $(READY)
-	$(VENV)/bin/python -m ruff format .
-	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
 
 clean:
 	rm -rf $(VENV) build *.egg-info
