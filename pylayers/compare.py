@@ -76,7 +76,10 @@ def run(options):
             plot(
                 plot_file,
                 (options.a, options.b),
-                {f"{row['what']} {row['blob']}, weight {row['loss_weight']:g}": row["errors"] for row in result["rows"]},
+                {
+                    f"{row['what']} {row['blob']}, weight {row['loss_weight']:g}": row["errors"]
+                    for row in result["rows"]
+                },
                 {kind: [times[net][kind] for net in "ab"] for kind in ("forward", "backward")},
             )
     return 0 if result["within_tolerance"] else 1

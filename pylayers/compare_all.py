@@ -1,9 +1,10 @@
 """`pylayers compare --all`: each layer of the kit against each of its built-in twins, over shapes and options.
 
 Every case has at most 100,000 elements, standard normal as all inputs are. Caffe sums its losses in float32,
-whose error grows with the number of terms: on larger blobs its own loss is more than the tolerance away from
-the exact one, and a difference would say nothing about the Python layer. The two columns against float64
-tell whose error a difference is.
+whose error grows with the number of terms: on larger blobs its own loss is more than 1e-6 away from the exact
+one, and a difference would say nothing about the Python layer. Softmax losses, added up one label after the
+other there, have at most 300 labels for the same reason. Each case is judged by its difference from the twin;
+the two columns against float64 tell whose error that is.
 """
 
 import contextlib
@@ -38,8 +39,8 @@ SOFTMAX_SHAPES = (
     ((64, 10), 1),
     ((16, 1000), 1),
     ((6, 5, 4), -1),
-    ((2, 21, 16, 16), 1),
-    ((2, 12, 10, 40), 2),
+    ((2, 21, 12, 12), 1),
+    ((2, 30, 10, 8), 2),
     ((4, 100, 7, 7), 1),
 )
 

@@ -52,7 +52,8 @@ def parse(text, phase, name="the net"):
     kept = [layer for layer in param.layer if _included(layer, param.state, PHASES[phase])]
     if not any(map(loss_weights, kept)):
         raise UserError(
-            f"{name} has no loss in phase {phase.upper()}: no layer has a loss_weight, and none is a loss of Caffe's own"
+            f"{name} has no loss in phase {phase.upper()}: "
+            "no layer has a loss_weight, and none is a loss of Caffe's own"
         )
     del param.layer[:]
     param.layer.extend(kept)

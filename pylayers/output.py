@@ -85,10 +85,10 @@ def _finite(value):
 
 
 def print_table(title, columns, rows, caption=None, left=1):
-    """Prints a table, `left` columns justified to the left and the others to the right; plain text to a file or pipe."""
+    """Prints a table, its first `left` columns justified to the left, the others to the right."""
     console = need("rich.console").Console()
     if not console.is_terminal:
-        console.width = 200
+        console.width = 200  # a file or a pipe has no width that a row could be cut to
     table = need("rich.table").Table(
         title=title,
         caption=caption,
@@ -105,7 +105,7 @@ def print_table(title, columns, rows, caption=None, left=1):
 
 
 def pyplot():
-    """matplotlib's pyplot, drawing to files alone.
+    """Imports pyplot, drawing to files alone.
 
     Raises:
         UserError: matplotlib is not installed.
