@@ -1,8 +1,9 @@
 """`pylayers bench`: what each loss layer costs, alone, beside its built-in twin in the same process.
 
-Timed are the layers of the loss and nothing else in the net, through pycaffe, whose call of about a microsecond
-is in both. A gradient goes to pred or to scores alone, as in training. Both sides take turns, so that what else
-the machine does falls on both.
+Timed are the layers of the loss and nothing else in the net, forward and backward in turns, through pycaffe,
+whose call of a fraction of a microsecond is in both. A gradient goes to pred or to scores alone, as in training.
+The two take turns, so that what else the machine does falls on both; PyTorch comes after them, since its threads
+go on spinning for a while after each call.
 
 Bytes that must move, at 4 bytes an element: each blob that a formula needs read once and each result written
 once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one gradient.
@@ -24,7 +25,7 @@ import caffe
 import numpy as np
 
 from pylayers import nets, output
-from pylayers.labels import Label, draw
+from pylayers.inputs import Label, draw
 from pylayers.tiles import thread_count
 from pylayers.twins import PAIRS, Case, net_text
 
@@ -49,7 +50,7 @@ CASES = (
 # where Python's own microseconds are all that a ratio shows.
 MEAN_PAIRS = ("euclidean", "softmax")
 MEAN_ELEMENTS = 100_000
-CALLS_SECONDS = 0.002  # as many calls in one timing, for the clock and for the noise
+CALLS_SECONDS = 0.004  # one timing is the mean of as many calls as take that long
 COPY_BYTES = 2**27
 KINDS = ("forward", "backward")
 
@@ -123,7 +124,7 @@ def copy_bandwidth():
             list(pool.map(np.copyto, target, source))
 
         copy()  # the pages of `target` are made here
-        return 2 * source.size / min(_seconds(copy, 1) for _ in range(5))
+        return 2 * source.size / min(_seconds({"copy": copy}, 1)["copy"] for _ in range(10))
 
 
 def time_case(case, repeat, torch=None):
@@ -133,22 +134,28 @@ def time_case(case, repeat, torch=None):
         A dict from side ("python", "builtin", and "torch" where it is given) to a dict from "forward" and
         "backward" ("both" for PyTorch) to the seconds of one call, a list with one number for each round.
     """
-    calls = _caffe_calls(case)
+    times = _rounds(_caffe_calls(case), repeat)
     if torch and case.pair in MEAN_PAIRS:
-        calls["torch", "both"] = _torch_call(torch, case)
+        times.update(_rounds({"torch": {"both": _torch_call(torch, case)}}, repeat))
+    return times
+
+
+def _rounds(sides, repeat):
+    """Times functions, a dict from side and kind, in `repeat` rounds; in each, every side has its turn."""
     numbers = {}
-    for key, call in calls.items():
-        call()
-        numbers[key] = max(1, round(CALLS_SECONDS / _seconds(call, 1)))
-    times = {}
+    for side, calls in sides.items():
+        _seconds(calls, 1)  # the first call makes what the later ones find
+        numbers[side] = max(1, round(CALLS_SECONDS / sum(_seconds(calls, 1).values())))
+    times = {side: {kind: [] for kind in calls} for side, calls in sides.items()}
     for _ in range(repeat):
-        for (side, kind), call in calls.items():
-            times.setdefault(side, {}).setdefault(kind, []).append(_seconds(call, numbers[side, kind]))
+        for side, calls in sides.items():
+            for kind, seconds in _seconds(calls, numbers[side]).items():
+                times[side][kind].append(seconds)
     return times
 
 
 def _caffe_calls(case):
-    """The four functions to time, a dict from (side, kind); each runs the layers of the loss alone."""
+    """The functions to time, a dict from side and kind; each runs the layers of the loss alone."""
     with tempfile.TemporaryDirectory() as folder:
         learnt = "scores" if case.pair.startswith("softmax") else "pred"
         loaded = [nets.load(text, "test") for text in net_text(case, Path(folder), learnt)]
@@ -166,8 +173,10 @@ def _caffe_calls(case):
         kinds = [layer.type for layer in net.layers]
         first = next(index for index, kind in enumerate(kinds) if kind not in ("Input", "Scale"))
         last = len(kinds) - 1
-        calls[side, "forward"] = functools.partial(net._forward, first, last)
-        calls[side, "backward"] = functools.partial(net._backward, last, first)
+        calls[side] = {
+            "forward": functools.partial(net._forward, first, last),
+            "backward": functools.partial(net._backward, last, first),
+        }
     return calls
 
 
@@ -175,11 +184,15 @@ def _normal(random, shape):
     return random.standard_normal(shape, dtype=np.float32)
 
 
-def _seconds(call, number):
-    start = time.perf_counter()
+def _seconds(calls, number):
+    """The mean seconds of each of a dict's functions, called one after the other as in training, `number` times."""
+    total = dict.fromkeys(calls, 0.0)
     for _ in range(number):
-        call()
-    return (time.perf_counter() - start) / number
+        for kind, call in calls.items():
+            start = time.perf_counter()
+            call()
+            total[kind] += time.perf_counter() - start
+    return {kind: seconds / number for kind, seconds in total.items()}
 
 
 def _torch():

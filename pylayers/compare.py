@@ -9,7 +9,6 @@ import contextlib
 import functools
 import statistics
 import time
-from pathlib import Path
 from typing import NamedTuple, Optional
 
 import caffe
@@ -17,7 +16,7 @@ import numpy as np
 from caffe._caffe import Blob
 
 import pylayers
-from pylayers import labels, nets, output, params
+from pylayers import inputs, nets, output, params
 from pylayers.output import UserError
 from pylayers.reference import FORMULAS
 
@@ -67,7 +66,7 @@ def run(options):
         json_file = files.enter_context(output.whole_file(options.json))
         plot_file = files.enter_context(output.whole_file(options.plot))
         pair = [nets.read(path, settings.phase) for path in (options.a, options.b)]
-        nets.rehearse(lambda: one_pass(pair, settings, settings.loss_weights[0]))
+        _rehearse(pair, (options.a, options.b), settings)
         result = {"a": options.a, "b": options.b, **compare(pair, settings), "machine": output.machine()}
         _print(result)
         output.write_json(json_file, result)
@@ -107,9 +106,9 @@ def compare(pair, settings):
         for top in a.losses:
             rows.append(_row("loss", top, factor, a.losses[top], b.losses[top], exact.losses.get(top)))
         for blob in a.gradients:
-            if a.gradients[blob].any() or b.gradients[blob].any():
-                found = (each.gradients[blob] for each in results)
-                rows.append(_row("gradient", blob, factor, *found, exact.gradients.get(blob)))
+            found = [a.gradients[blob], b.gradients[blob], exact.gradients.get(blob)]
+            if any(gradient is not None and gradient.any() for gradient in found):
+                rows.append(_row("gradient", blob, factor, *found))
     return {
         **settings._asdict(),
         "within_tolerance": all(row["relative"] <= settings.tolerance for row in rows),  # NaN is not
@@ -131,7 +130,7 @@ def one_pass(pair, settings, factor):
         loaded.append(nets.load(nets.with_loss_weight(param, factor), settings.phase))
     _check_match(pair, loaded)
     _copy_params(*loaded)
-    values = _inputs(pair, loaded, settings)
+    values = inputs.values(pair, loaded, settings)
     blobs = [name for name in _sources(pair[0]) if name in _sources(pair[1])]
     losses = _loss_tops(pair[0])
     return loaded, [_run(net, values, losses, blobs, settings.seed) for net in loaded]
@@ -164,6 +163,17 @@ def plot(path, names, errors, times):
     pyplot.close(figure)
 
 
+def _rehearse(pair, names, settings):
+    """Finds out what is wrong with the nets, each alone and then together, where Caffe may end the process.
+
+    Raises:
+        UserError: something is.
+    """
+    for param, name in zip(pair, names):
+        nets.rehearse(functools.partial(nets.load, nets.with_loss_weight(param, 1), settings.phase), name)
+    nets.rehearse(functools.partial(one_pass, pair, settings, settings.loss_weights[0]), " and ".join(names))
+
+
 def _use(device):
     if device == "cpu":
         caffe.set_mode_cpu()
@@ -185,18 +195,14 @@ def _sources(param):
 
 def _check_match(pair, loaded):
     tops = [set(_loss_tops(param)) for param in pair]
-    inputs = [set(net.inputs) for net in loaded]
-    for kind, (a, b) in (("losses", tops), ("inputs", inputs)):
+    needed = [set(net.inputs) for net in loaded]
+    for kind, (a, b) in (("losses", tops), ("inputs", needed)):
         if a != b:
-            raise UserError(f"the nets' {kind} do not match: A has {_names(a)}, B has {_names(b)}")
+            raise UserError(f"the nets' {kind} do not match: A has {inputs.quoted(a)}, B has {inputs.quoted(b)}")
     for blob in sorted(set(_sources(pair[0])) & set(_sources(pair[1]))):
         a, b = (tuple(net.blobs[blob].shape) for net in loaded)
         if a != b:
             raise UserError(f'the blob "{blob}" has shape {a} in A and {b} in B; it must be the same in both')
-
-
-def _names(names):
-    return ", ".join(f'"{name}"' for name in sorted(names)) or "none"
 
 
 def _copy_params(source, target):
@@ -207,58 +213,14 @@ def _copy_params(source, target):
                 to_blob.data[...] = from_blob.data
 
 
-def _inputs(pair, loaded, settings):
-    """The values of the input blobs: from the HDF5 file, or drawn; a dict from name to array."""
-    net = loaded[0]
-    shapes = {name: tuple(net.blobs[name].shape) for name in net.inputs}
-    given = labels.parse_labels(settings.labels)
-    for blob in given:
-        if blob not in shapes:
-            raise UserError(f'--labels names the blob "{blob}", which is no input; the inputs are {_names(shapes)}')
-    if settings.data is not None:
-        return _from_hdf5(settings.data, shapes)
-    found = labels.merge(*(labels.find_labels(param.layer, net) for param, net in zip(pair, loaded)))
-    found.update(given)
-    random = np.random.default_rng(settings.seed)
-    weights = {layer.bottom[2] for layer in pair[0].layer if _is_ours(layer) and len(layer.bottom) > 2}
-    values = {}
-    for name, shape in shapes.items():
-        if name in found:
-            values[name] = labels.draw(random, shape, found[name])
-        else:
-            values[name] = random.standard_normal(shape)
-            if name in weights:
-                values[name] = np.abs(values[name])
-    return values
-
-
-def _from_hdf5(path, shapes):
-    h5py = output.need("h5py", extra="demo")
-    try:
-        with h5py.File(path, "r") as file:
-            values = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
-    except OSError as error:
-        reason = "it is no HDF5 file" if Path(path).is_file() else error.strerror or "there is no such file"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    if values.keys() != shapes.keys():
-        raise UserError(f"{path} holds the data sets {_names(values)}; the nets' inputs are {_names(shapes)}")
-    for name, value in values.items():
-        if np.shape(value) != shapes[name]:
-            raise UserError(f'"{name}" in {path} has shape {np.shape(value)}; the nets\' input has {shapes[name]}')
-        if not np.issubdtype(np.asarray(value).dtype, np.number):
-            raise UserError(f'"{name}" in {path} holds {np.asarray(value).dtype}, and no numbers')
-    return values
-
-
 def _run(net, values, losses, blobs, seed):
     for name, value in values.items():
         net.blobs[name].data[...] = value
     caffe.set_random_seed(seed)  # Dropout and DummyData draw the same in both nets
-    last = len(net._layer_names) - 1
-    net._forward(0, last)
+    net._forward(0, len(net.layers) - 1)
     for name in blobs:
         net.blobs[name].diff[...] = _UNTOUCHED
-    net._backward(last, 0)
+    nets.backward(net)
     return Pass(
         {name: net.blobs[name].data.copy() for name in losses},
         {name: _gradient(net.blobs[name]) for name in blobs},
@@ -341,11 +303,11 @@ def _times(loaded, settings):
     times = [{"forward": [], "backward": []} for _ in loaded]
     for _ in range(settings.repeat):
         for net, seconds in zip(loaded, times):
-            last = len(net._layer_names) - 1
+            last = len(net.layers) - 1
             start = time.perf_counter()
             net._forward(0, last)
             middle = time.perf_counter()
-            net._backward(last, 0)
+            nets.backward(net)
             if settings.device == "gpu":
                 _wait_for_gpu(net)
             seconds["forward"].append(middle - start)
@@ -373,7 +335,7 @@ def shown(value):
 def _print(result):
     show = shown
     output.print_table(
-        f"A {result['a']} against B {result['b']}",
+        f"A {result['a']}\nB {result['b']}",
         ["", "loss weight ×", "absolute", "relative", "A to float64", "B to float64"],
         [
             [

@@ -8,6 +8,7 @@ the two columns against float64 tell whose error that is.
 """
 
 import contextlib
+import functools
 import itertools
 import sys
 import tempfile
@@ -64,7 +65,7 @@ def cases():
             grid.append(Case("softmax-weights", shape, {**options, "class_weights": weights}))
         if axis == 1 and ignore != 0:
             grid.append(Case("softmax-two", shape, options))
-    return grid
+    return sorted(grid, key=lambda case: list(PAIRS).index(case.pair))
 
 
 def run(options):
@@ -108,7 +109,7 @@ def compare_all(grid, settings):
         for case in track(grid, "comparing", console=console, disable=not console.is_terminal, transient=True):
             pair = [nets.parse(text, settings.phase) for text in net_text(case, Path(folder))]
             if not results:
-                nets.rehearse(lambda: compare.one_pass(pair, settings, settings.loss_weights[0]))  # noqa: B023
+                nets.rehearse(functools.partial(compare.one_pass, pair, settings, 1), f"--device {settings.device}")
             results.setdefault(case.pair, []).append((case, compare.compare(pair, settings)))
     return [_row(name, found) for name, found in results.items()]
 

@@ -1,7 +1,9 @@
 """Nets for the commands: read from text, cut down to what leads to a loss, loaded, tried in a child process."""
 
+import faulthandler
 import os
 import re
+import resource
 import sys
 import tempfile
 import traceback
@@ -14,6 +16,8 @@ from google.protobuf import text_format
 from pylayers.output import UserError
 
 PHASES = {"train": caffe.TRAIN, "test": caffe.TEST}
+# They take or give indices and have no gradient: asked for one, as force_backward does, they end the process.
+NO_BACKWARD = ("ArgMax", "Embed", "Threshold")
 
 
 def read(path, phase):
@@ -69,11 +73,7 @@ def loss_weights(layer):
 
 
 def lead_to_loss(layers):
-    """The layers that a loss depends on, and those without bottoms.
-
-    The others, such as Accuracy and ArgMax, have no backward pass, and end the process when force_backward
-    asks them for one.
-    """
+    """The layers that a loss depends on, and those without bottoms."""
     wanted, kept = set(), []
     for layer in reversed(layers):
         if not layer.bottom or loss_weights(layer) or wanted & set(layer.top):
@@ -105,6 +105,15 @@ def load(param, phase):
         return caffe.Net(file.name, PHASES[phase])
 
 
+def backward(net):
+    """Runs a net backward, but for the layers of NO_BACKWARD."""
+    start = len(net.layers) - 1
+    for index in [*(index for index in range(start, -1, -1) if net.layers[index].type in NO_BACKWARD), -1]:
+        if index < start:
+            net._backward(start, index + 1)
+        start = index - 1
+
+
 def _included(layer, state, phase):
     """Caffe's rule for a layer's `include` and `exclude`, net.cpp's FilterNet."""
 
@@ -120,8 +129,12 @@ def _included(layer, state, phase):
     return any(map(meets, layer.include)) if layer.include else not any(map(meets, layer.exclude))
 
 
-def rehearse(work):
+def rehearse(work, name):
     """Calls `work` in a child process first: Caffe ends the process where a net is wrong.
+
+    Args:
+        work: a function without arguments; what it returns is lost.
+        name: of what it does it with, for the error message.
 
     Raises:
         UserError: `work` raised an exception or ended the process; the message is the reason, in one line.
@@ -133,12 +146,15 @@ def rehearse(work):
         _, status = os.waitpid(child, 0)
         errors.seek(0)
         if status:
-            raise UserError(_reason(errors.read().decode(errors="replace"), status))
+            raise UserError(_reason(errors.read().decode(errors="replace"), name, status))
 
 
 def _run_and_exit(work, errors):
     status = 1
     try:
+        # An abort is expected: no core file, no dump of Python's stack.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        faulthandler.disable()
         os.dup2(errors, 2)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         work()
@@ -155,8 +171,8 @@ def _run_and_exit(work, errors):
 _MISTAKE = "pylayers: "
 
 
-def _reason(log, status):
-    """The line that says why, of what a child process wrote to stderr."""
+def _reason(log, name, status):
+    """The line that says why, of what a child process wrote to stderr while it worked on `name`."""
     lines = [line for line in log.splitlines() if line.strip()]
     for line in lines:
         if line.startswith(_MISTAKE):
@@ -164,9 +180,9 @@ def _reason(log, status):
     for line in lines:
         fatal = re.match(r"F\d{4,8} [^\]]*\] (.*)", line)
         if fatal:
-            return f"Caffe refuses the net: {fatal[1].strip()}"
+            return f"{name}: Caffe says: " + re.sub(r" \(known types: .*", "", fatal[1].strip())
     # The first exception is the cause: Boost.Python prints it, and raises a SystemError that says less.
     for line in lines:
         if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line):
-            return line
-    return f"Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")
+            return f"{name}: {line}"
+    return f"{name}: Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")

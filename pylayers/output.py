@@ -52,12 +52,13 @@ def whole_file(path):
     if path is None:
         yield None
         return
-    final = Path(path).resolve()
+    final = Path(path)
     if final.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file")
     if final.exists() and not final.is_file():
         yield final
         return
+    final = final.resolve()  # a link stays a link
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
     try:
         temporary.touch()
@@ -84,15 +85,12 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(title, columns, rows, caption=None, left=1):
+def print_table(title, columns, rows, caption="", left=1):
     """Prints a table, its first `left` columns justified to the left, the others to the right."""
     console = need("rich.console").Console()
-    if not console.is_terminal:
-        console.width = 200  # a file or a pipe has no width that a row could be cut to
+    console.width = max(console.width, 200)  # rather a row that the terminal wraps than one cut off
+    text = need("rich.text").Text  # as it is: a name may hold what is markup to rich
     table = need("rich.table").Table(
-        title=title,
-        caption=caption,
-        caption_justify="left",
         box=need("rich.box").SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -100,8 +98,11 @@ def print_table(title, columns, rows, caption=None, left=1):
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    console.print(table, highlight=False)
+        table.add_row(*map(text, row))
+    console.print(text(title))
+    console.print(table)
+    if caption:
+        console.print(text(caption))
 
 
 def pyplot():

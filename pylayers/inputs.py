@@ -1,10 +1,13 @@
-"""Which input blobs of a net are labels, and of how many classes: a rule that reads the layers."""
+"""What the inputs of two nets are filled with: random numbers, labels where a net takes labels, or an HDF5 file."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple, Optional
 
+import numpy as np
+
 import pylayers
-from pylayers import params
+from pylayers import output, params
 from pylayers.output import UserError
 
 SOFTMAX = "WeightedSoftmaxLossLayer"
@@ -15,6 +18,62 @@ class Label(NamedTuple):
 
     classes: int
     ignore: Optional[int]
+
+
+def values(pair, loaded, settings):
+    """The values of the nets' input blobs.
+
+    Standard normal numbers, but for labels and for weights, which are positive; or what the HDF5 file holds.
+
+    Args:
+        pair: two NetParameters.
+        loaded: the nets, whose inputs have the same names and shapes.
+        settings: `compare.Settings`.
+
+    Returns:
+        A dict from blob to array.
+
+    Raises:
+        UserError: --labels or the HDF5 file do not fit the nets.
+    """
+    shapes = {name: tuple(loaded[0].blobs[name].shape) for name in loaded[0].inputs}
+    given = parse_labels(settings.labels)
+    for blob in given:
+        if blob not in shapes:
+            raise UserError(f'--labels names the blob "{blob}", which is no input; the inputs are {quoted(shapes)}')
+    if settings.data is not None:
+        return _from_hdf5(settings.data, shapes)
+    found = _merge(*(find_labels(param.layer, net) for param, net in zip(pair, loaded)))
+    found.update(given)
+    random = np.random.default_rng(settings.seed)
+    weights = {layer.bottom[2] for layer in pair[0].layer if _takes_weights(layer)}
+    drawn = {}
+    for name, shape in shapes.items():
+        if name in found:
+            drawn[name] = draw(random, shape, found[name])
+        else:
+            drawn[name] = random.standard_normal(shape)
+            if name in weights:
+                drawn[name] = np.abs(drawn[name])
+    return drawn
+
+
+def _from_hdf5(path, shapes):
+    h5py = output.need("h5py", extra="demo")
+    try:
+        with h5py.File(path, "r") as file:
+            values = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    except OSError as error:
+        reason = "it is no HDF5 file" if Path(path).is_file() else error.strerror or "there is no such file"
+        raise UserError(f"cannot read {path}: {reason}") from None
+    if values.keys() != shapes.keys():
+        raise UserError(f"{path} holds the data sets {quoted(values)}; the nets' inputs are {quoted(shapes)}")
+    for name, value in values.items():
+        if np.shape(value) != shapes[name]:
+            raise UserError(f'"{name}" in {path} has shape {np.shape(value)}; the nets\' input has {shapes[name]}')
+        if not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise UserError(f'"{name}" in {path} holds {np.asarray(value).dtype}, and no numbers')
+    return values
 
 
 def find_labels(layers, net):
@@ -43,7 +102,7 @@ def find_labels(layers, net):
     return {blob: _agreed(uses) for blob, uses in found.items()}
 
 
-def merge(first, second):
+def _merge(first, second):
     """One dict from two of `find_labels`, with the same rule for a blob in both."""
     both = {**first, **second}
     for blob in first.keys() & second.keys():
@@ -78,7 +137,7 @@ def draw(random, shape, label):
     return values
 
 
-def softmax_options(layer):
+def _softmax_options(layer):
     """The options of a WeightedSoftmaxLossLayer, None for another layer."""
     if layer.type == "Python" and layer.python_param.layer == SOFTMAX:
         return params.parse(layer.python_param.param_str, getattr(pylayers, SOFTMAX).OPTIONS)
@@ -86,7 +145,7 @@ def softmax_options(layer):
 
 
 def _class_axis(layer):
-    options = softmax_options(layer)
+    options = _softmax_options(layer)
     if options is not None:
         return options.axis
     return {
@@ -98,7 +157,7 @@ def _class_axis(layer):
 
 
 def _ignore_label(layer):
-    options = softmax_options(layer)
+    options = _softmax_options(layer)
     if options is not None:
         return options.ignore_label
     param = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
@@ -108,3 +167,12 @@ def _ignore_label(layer):
 def _agreed(uses):
     ignores = {label.ignore for layer, label in uses if layer.type != "Accuracy"}
     return Label(min(label.classes for _, label in uses), ignores.pop() if len(ignores) == 1 else None)
+
+
+def _takes_weights(layer):
+    return layer.type == "Python" and layer.python_param.module == "pylayers" and len(layer.bottom) > 2
+
+
+def quoted(names):
+    """Names for an error message."""
+    return ", ".join(f'"{name}"' for name in sorted(names)) or "none"
