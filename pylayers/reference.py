@@ -21,10 +21,9 @@ def euclidean(bottoms, options):
 
 def channel_sum_euclidean(bottoms, options):
     """E = 1/(2Z) · Σ (s(pred) − s(target))², s the sum over the axes from `axis` to `end_axis`."""
+    end_axis = options.axis if options.end_axis is None else options.end_axis
     sums = [
-        _float64(bottom).sum(
-            axis=tuple(range(options.axis % bottom.ndim, options.end_axis % bottom.ndim + 1)), keepdims=True
-        )
+        _float64(bottom).sum(axis=tuple(range(options.axis % bottom.ndim, end_axis % bottom.ndim + 1)), keepdims=True)
         for bottom in bottoms
     ]
     # The two may differ in the number of axes where `end_axis` counts from the end.

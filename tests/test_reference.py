@@ -80,3 +80,10 @@ def test_weighted_softmax_with_one_weight_for_each_item():
     options = SimpleNamespace(axis=1, ignore_label=None, class_weights=None, normalization="VALID")
     bottoms = [normal(2, 3, 4), np.ones((2, 4), np.float32), normal(2)]
     assert_same(reference.weighted_softmax(bottoms, options), oracle.weighted_softmax(*bottoms))
+
+
+def test_channel_sum_euclidean_ends_at_axis_by_default():
+    bottoms = [normal(4, 3, 5, 2), normal(4, 3, 1, 2)]
+    options = SimpleNamespace(axis=2, end_axis=None, normalization="BATCH_SIZE")
+    found = reference.channel_sum_euclidean(bottoms, options)
+    assert_same(found, oracle.channel_sum_euclidean(*bottoms, axis=2, end_axis=2))
