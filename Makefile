@@ -2,7 +2,7 @@
 #   make PYTHON=/path/to/python   uses the Caffe which that Python imports, instead of building one
 #   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
 .DEFAULT_GOAL := setup
-.PHONY: setup demo test test-caffe lint format clean
+.PHONY: setup demo bench test test-caffe lint format clean
 
 VENV := .venv
 PYTHON :=
@@ -29,6 +29,12 @@ $(READY): $(VENV)/.caffe setup.py
 
 demo: $(READY)
 	$(VENV)/bin/python demo/train.py
+
+# nproc heeds OMP_NUM_THREADS, which is no property of the machine.
+bench: $(READY)
+	@mkdir -p benchmarks
+	$(VENV)/bin/python -m pylayers bench \
+	    --json "benchmarks/$$(uname -m)-$$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)cores.json"
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest

@@ -14,6 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=["pylayers"],
+    entry_points={"console_scripts": ["pylayers = pylayers.cli:main"]},
     python_requires=">=3.9",
     install_requires=["numpy"],
     extras_require={
