@@ -93,7 +93,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
         labels = self._labels(bottom)
         scores = self._split(bottom[0].data)
         prob = self._split(top[1].data) if len(top) > 1 else None
-        peaks, others = np.empty((2, *labels.index.shape), np.float32)
+        peaks, others, totals = np.empty((3, *labels.index.shape), np.float32)
 
         def piece(tile):
             x = scores[tile]
@@ -104,18 +104,20 @@ class WeightedSoftmaxLossLayer(LossLayer):
             flat = shifted.reshape(-1)
             shifted_y = flat[y]
             exp = np.exp(shifted, out=shifted)
-            exp_y = flat[y]
+            exp_y = np.exp(shifted_y)
             # Without the label's own term the sum keeps its small ones, and with them a small loss.
             flat[y] = 0
             other = np.add.reduce(exp, axis=1, keepdims=True, out=others[tile])
+            total = np.add(other, exp_y, out=totals[tile])
             if prob is not None:
                 flat[y] = exp_y
-                np.divide(exp, other + exp_y, out=prob[tile])
-            loss = np.log1p(other + (exp_y - 1.0), dtype=np.float64) - shifted_y
+                np.divide(exp, total, out=prob[tile])
+            # In float64 1 + x keeps ten digits of the smallest loss that matters; log1p is ten times slower.
+            loss = np.log(1.0 + np.add(other, exp_y - 1, dtype=np.float64)) - shifted_y
             return self._weighted_sum(loss, labels, tile)
 
         total = sum(map_tiles(piece, self._tiles()))
-        self._forward = _Forward([blob.data.copy() for blob in bottom[1:]], labels, peaks, others)
+        self._forward = _Forward([blob.data.copy() for blob in bottom[1:]], labels, peaks, others, totals)
         return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
@@ -124,7 +126,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
             np.array_equal(given, blob.data) for given, blob in zip(self._forward.given, bottom[1:])
         ):
             self.forward_cpu(bottom, ())
-        _, labels, peaks, others = self._forward
+        _, labels, peaks, others, totals = self._forward
         scores, diff = self._split(bottom[0].data), self._split(bottom[0].diff)
         scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
 
@@ -134,12 +136,12 @@ class WeightedSoftmaxLossLayer(LossLayer):
             np.exp(exp, out=exp)
             y = self._flat_index(labels.index[tile])
             flat = exp.reshape(-1)
-            factor = scale / (others[tile] + flat[y])
+            factor = scale / totals[tile]
             if labels.weight is not None:
                 factor *= labels.weight[tile]
             # p_y − 1 without the loss of digits in that difference.
             flat[y] = -others[tile]
-            np.multiply(exp, factor.astype(np.float32), out=diff[tile])
+            np.multiply(exp, factor.astype(np.float32, copy=False), out=diff[tile])
             if labels.ignored is not None:
                 np.copyto(diff[tile], 0, where=labels.ignored[tile])
 
@@ -226,6 +228,7 @@ class _Forward(NamedTuple):
     labels: _Labels
     peaks: np.ndarray  # the largest score
     others: np.ndarray  # Σ exp(x − max x) over all classes but the label's
+    totals: np.ndarray  # the same over all classes
 
 
 @functools.lru_cache(maxsize=16)

@@ -275,3 +275,22 @@ def test_rejects_param_str(loss, options):
     text = python_layer(loss.name, list(loss.shapes), options, module=loss.module)
     with pytest.raises(ValueError, match=f"{loss.name}: param_str "):
         run(text, loss.bottoms(4))
+
+
+@pytest.mark.parametrize("shape", [(30, 40, 1000), (3, 7, 300, 300)])
+@pytest.mark.parametrize("name", [EUCLIDEAN, SOFTMAX])
+def test_same_bits_with_any_number_of_threads(name, shape, monkeypatch):
+    random = np.random.default_rng(0)
+    bottoms = {"scores" if name == SOFTMAX else "pred": random.normal(size=shape).astype(np.float32)}
+    if name == SOFTMAX:
+        bottoms["label"] = random.integers(0, shape[1], (shape[0], *shape[2:])).astype(np.float32)
+    else:
+        bottoms["target"] = random.normal(size=shape).astype(np.float32)
+    results = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        results.append(run(python_layer(name, bottoms), bottoms))
+    for other in results[1:]:
+        assert other.loss == results[0].loss
+        for blob, diff in results[0].diffs.items():
+            np.testing.assert_array_equal(other.diffs[blob], diff)

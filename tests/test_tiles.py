@@ -1,0 +1,97 @@
+"""The cutting into pieces and the threads."""
+
+import math
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pylayers.tiles import map_tiles, scratch, sum_of_products, thread_count, tiles
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("columns", [1, 3, 8])
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 16, 100])
+def test_tiles_cover_each_cell_once(rows, columns, size):
+    covered = np.zeros((rows, columns), int)
+    for tile in tiles(rows, columns, size):
+        covered[tile] += 1
+        assert covered[tile].size <= max(size, 1)
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "4"])
+def test_results_come_in_order(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert map_tiles(lambda piece: piece**2, list(range(50))) == [piece**2 for piece in range(50)]
+
+
+def test_work_is_shared_by_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    seen = set()
+
+    def work(piece):
+        seen.add(threading.get_ident())
+        time.sleep(0.01)
+
+    map_tiles(work, list(range(20)))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_an_error_comes_out_after_all_threads_have_stopped(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    running = []
+
+    def work(piece):
+        running.append(piece)
+        time.sleep(0.005)
+        running.remove(piece)
+        if piece == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        map_tiles(work, list(range(20)))
+    assert running == []
+
+
+@pytest.mark.parametrize(("text", "count"), [("3", 3), ("0", None), ("", None), ("-2", None), ("many", None)])
+def test_thread_count(text, count, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert thread_count() == (count or len(os.sched_getaffinity(0)))
+
+
+def test_a_child_process_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    map_tiles(str, list(range(20)))
+    child = os.fork()
+    if child == 0:
+        os._exit(map_tiles(str, list(range(20))) != [str(piece) for piece in range(20)])
+    for _ in range(500):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+        pytest.fail("the child waits for threads that it does not have")
+    assert status == 0
+
+
+def test_scratch_is_the_threads_own():
+    here = scratch((2, 3))
+    assert here.shape == (2, 3)
+    assert scratch((6,)).ctypes.data == here.ctypes.data
+    there = []
+    thread = threading.Thread(target=lambda: there.append(scratch((6,)).ctypes.data))
+    thread.start()
+    thread.join()
+    assert there != [here.ctypes.data]
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 100000])
+def test_sum_of_products(size):
+    a, b = np.random.default_rng(0).random((2, size), np.float32)
+    assert sum_of_products(a, b) == pytest.approx(math.fsum(a.astype(float) * b), rel=3e-7)
