@@ -20,6 +20,19 @@ example:
   pylayers bench --layer softmax --repeat 10 --plot bench.png"""
 
 
+CHECK_GRADIENT_EXAMPLE = """\
+example:
+  pylayers check-gradient my_losses:FocalLossLayer --bottom 4,10 --bottom 4 --labels 1:10 --param-str '{"gamma": 2}'
+  pylayers check-gradient InnerProduct --bottom 4,10 --params 'inner_product_param { num_output: 3 }'
+  pylayers check-gradient --net net.prototxt --layer loss --phase train
+
+exit status: 0 where the gradient is right, 1 where not, 2 for a layer or bottoms that cannot be used"""
+
+PLOT_LOG_EXAMPLE = """\
+example:
+  pylayers plot-log caffe.log -o curves.png --csv caffe.csv"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends with one line for a mistake, and not with the usage before it."""
 
@@ -54,6 +67,8 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_compare(commands)
     _add_bench(commands)
+    _add_check_gradient(commands)
+    _add_plot_log(commands)
     return parser
 
 
@@ -120,6 +135,64 @@ def _bench(options):
     return bench.run(options)
 
 
+def _add_check_gradient(commands):
+    from pylayers import gradient_check
+
+    parser = _add(
+        commands, "check-gradient", "hold a layer's backward against differences of its forward", CHECK_GRADIENT_EXAMPLE
+    )
+    parser.add_argument("subject", nargs="?", metavar="LAYER", help="module:Class, or a type of Caffe's own")
+    parser.add_argument("--bottom", type=_shape, action="append", metavar="SHAPE", help="of each bottom, such as 4,10")
+    parser.add_argument(
+        "--labels",
+        type=_index_and_classes,
+        action="append",
+        default=[],
+        metavar="INDEX:CLASSES",
+        help="a bottom that holds labels",
+    )
+    parser.add_argument(
+        "--constant", type=_whole, action="append", default=[], metavar="INDEX", help="a bottom without a gradient"
+    )
+    parser.add_argument("--param-str", default="", metavar="TEXT", help="of a Python layer")
+    parser.add_argument("--params", default="", metavar="TEXT", help="more fields of the layer, as prototxt text")
+    parser.add_argument("--net", metavar="FILE", help="take the layer, and its bottoms' values, from this net")
+    parser.add_argument("--layer", metavar="NAME", help="the layer's name in that net")
+    parser.add_argument("--loss-weight", type=_finite, metavar="X", help="the first top's diff (default: 0.3)")
+    defaults = {
+        "--step": (gradient_check.STEP, "relative to the root mean square of a blob"),
+        "--threshold": (gradient_check.THRESHOLD, "what a derivative may be off, of the blob's largest"),
+        "--kink": (0.0, "where forward may have a kink"),
+        "--kink-range": (-1.0, "how near to it values are skipped; negative for no kink"),
+    }
+    for option, (default, text) in defaults.items():
+        parser.add_argument(option, type=_finite, default=default, metavar="X", help=f"{text} (default: {default:g})")
+    parser.add_argument("--seed", type=_whole, default=1701, metavar="N", help="of all random numbers (default: 1701)")
+    parser.add_argument("--phase", choices=("test", "train"), default="test", help="default: test")
+    parser.set_defaults(run=_check_gradient)
+
+
+def _check_gradient(options):
+    from pylayers import gradient_check
+
+    sys.path.insert(0, os.getcwd())  # a user's module lies where the command is typed
+    return gradient_check.run(options)
+
+
+def _add_plot_log(commands):
+    parser = _add(commands, "plot-log", "draw what Caffe's solver logs, or write it as CSV", PLOT_LOG_EXAMPLE)
+    parser.add_argument("log", metavar="LOG", help="what caffe train wrote to stderr")
+    parser.add_argument("-o", "--output", type=_png, metavar="FILE.png", help="the curves")
+    parser.add_argument("--csv", metavar="FILE", help="all numbers, one a row")
+    parser.set_defaults(run=_plot_log)
+
+
+def _plot_log(options):
+    from pylayers import plot_log
+
+    return plot_log.run(options)
+
+
 def _add(commands, name, description, example):
     return commands.add_parser(
         name,
@@ -139,6 +212,25 @@ def _png(text):
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"must end in .png, found {text!r}")
     return text
+
+
+def _shape(text):
+    try:
+        shape = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"must be whole numbers from 1, such as 4,10, found {text!r}")
+    return shape
+
+
+def _index_and_classes(text):
+    index, _, classes = text.partition(":")
+    if not (index.isdecimal() and classes.isdecimal() and int(classes)):
+        raise argparse.ArgumentTypeError(
+            f"must be a bottom's index and a number of classes, such as 1:10, found {text!r}"
+        )
+    return int(index), int(classes)
 
 
 def _finite(text):

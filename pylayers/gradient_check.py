@@ -4,6 +4,8 @@ It takes any layer: a Python layer of anyone's, or one of Caffe's own. The layer
 Input for each bottom; everything else is what Caffe itself does with it.
 """
 
+import functools
+import importlib
 import tempfile
 from typing import NamedTuple, Optional
 
@@ -11,6 +13,9 @@ import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
+
+from pylayers import nets
+from pylayers.output import UserError
 
 # Caffe's own gradient checker moves each value by 1e-2; here that is relative to the blob's root mean square.
 STEP = 1e-2
@@ -137,6 +142,95 @@ def check_gradient(
     violations = _added(subject, wanted, gradients)
     violations += _written_unasked(layer, values, wanted, seed, phase)
     return Report(results, violations)
+
+
+def run(options):
+    """The command.
+
+    Args:
+        options: a namespace with the arguments of ``pylayers check-gradient``.
+
+    Returns:
+        The exit status: 0 where the gradient is right, 1 where not.
+
+    Raises:
+        UserError: there is no such layer, or Caffe refuses it or its bottoms.
+    """
+    phase = nets.PHASES[options.phase]
+    if options.net and options.layer:
+        layer, bottoms = _layer_in_net(options.net, options.layer, phase)
+    elif options.subject:
+        layer, bottoms = _layer_by_name(options), options.bottom
+        if not bottoms:
+            raise UserError("give the shape of each bottom, such as --bottom 4,10 --bottom 4")
+    else:
+        raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
+    check = functools.partial(
+        check_gradient,
+        layer,
+        bottoms,
+        labels=dict(options.labels),
+        constants=[*options.constant, *_known_constants(layer, len(bottoms), dict(options.labels))],
+        loss_weight=options.loss_weight,
+        step=options.step,
+        threshold=options.threshold,
+        kink=options.kink,
+        kink_range=options.kink_range,
+        seed=options.seed,
+        phase=phase,
+    )
+    nets.rehearse(check, options.subject or options.layer)
+    report = check()
+    print(report)
+    return 0 if report.passed else 1
+
+
+def _layer_by_name(options):
+    module, _, name = options.subject.rpartition(":")
+    text = f"type: '{name}' {options.params}"
+    if module:
+        _layer_class(module, name)
+        text = f"type: 'Python' {options.params}"
+    try:
+        layer = _layer_parameter(text)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if module:
+        layer.python_param.module, layer.python_param.layer = module, name
+        layer.python_param.param_str = options.param_str
+    return layer
+
+
+def _layer_class(module, name):
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever a user's module raises
+        raise UserError(f"cannot import {module}: {error}") from None
+    if not hasattr(found, name):
+        raise UserError(f"the module {module} has no {name}")
+    return getattr(found, name)
+
+
+def _layer_in_net(path, name, phase):
+    """A layer's parameter and its bottoms' values after the net's forward pass."""
+    param = nets.read_any(path)
+    nets.rehearse(lambda: caffe.Net(path, phase).forward(), path)
+    net = caffe.Net(path, phase)
+    net.forward()
+    names = [name for name in net._layer_names if not name.endswith("_split")]
+    if name not in names:
+        raise UserError(f'{path} has no layer "{name}"; it has ' + ", ".join(f'"{other}"' for other in names))
+    layer = next(layer for layer in param.layer if layer.name == name)
+    return layer, [net.blobs[bottom].data.copy() for bottom in layer.bottom]
+
+
+def _known_constants(layer, count, labels):
+    """The bottoms that a loss of the kit, or on its base class, says are constant."""
+    if layer.type != "Python":
+        return []
+    kind = _layer_class(layer.python_param.module, layer.python_param.layer)
+    names = (getattr(kind, "BOTTOMS", ()) + getattr(kind, "OPTIONAL_BOTTOMS", ()))[:count]
+    return [index for index, name in enumerate(names) if name in getattr(kind, "CONSTANTS", ()) and index not in labels]
 
 
 class _Subject:

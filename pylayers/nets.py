@@ -33,17 +33,24 @@ def read(path, phase):
     Raises:
         UserError: there is no such file, or it holds no net with a loss.
     """
+    return parse(_text(path), phase, path)
+
+
+def read_any(path):
+    """Reads a prototxt file as `read` does, with the layers of both phases and whether there is a loss or not."""
+    return _parse_layers(_text(path), path)
+
+
+def _text(path):
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a net: it is not text; give a prototxt file") from None
-    return parse(text, phase, path)
 
 
-def parse(text, phase, name="the net"):
-    """Makes a NetParameter of prototxt text, as `read` does of a file; `name` is for error messages."""
+def _parse_layers(text, name):
     param = caffe_pb2.NetParameter()
     try:
         text_format.Parse(text, param)
@@ -53,6 +60,12 @@ def parse(text, phase, name="the net"):
         raise UserError(f'{name} has "layers" of the old format; Caffe\'s upgrade_net_proto_text makes them "layer"')
     if not param.layer:
         raise UserError(f"{name} is not a net: it has no layer")
+    return param
+
+
+def parse(text, phase, name="the net"):
+    """Makes a NetParameter of prototxt text, as `read` does of a file; `name` is for error messages."""
+    param = _parse_layers(text, name)
     kept = [layer for layer in param.layer if _included(layer, param.state, PHASES[phase])]
     if not any(map(loss_weights, kept)):
         raise UserError(

@@ -32,7 +32,9 @@ def need(module, extra="plot"):
     except ModuleNotFoundError as error:
         if error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise UserError(f"{error.name} is not installed; pip install 'pylayers[{extra}]' brings it") from None
+        raise UserError(
+            f"{error.name} is not installed; pip install '.[{extra}]' in the clone of pylayers brings it"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Reads what Caffe's solver logs, and draws it or writes it as CSV."""
 
 import csv
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple, Optional
+
+from pylayers import output
 
 _NUMBER = r"(-?(?:nan|inf|[\d.]+(?:e[+-]?\d+)?))"
 _START = re.compile(r"\] Initializing solver from parameters")
@@ -67,26 +68,48 @@ def read_log(path):
     return records
 
 
+def run(options):
+    """The command.
+
+    Args:
+        options: a namespace with `log`, `output` and `csv`.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        OSError: the log cannot be read.
+        UserError: it holds no iteration, or an output cannot be written.
+    """
+    if not options.output and not options.csv:
+        raise output.UserError("give -o FILE.png or --csv FILE, or both")
+    try:
+        records = read_log(options.log)
+    except ValueError as error:
+        raise output.UserError(str(error)) from None
+    with output.whole_file(options.output) as picture, output.whole_file(options.csv) as table:
+        if table:
+            write_csv(records, table)
+        if picture:
+            plot(records, picture)
+    return 0
+
+
 def write_csv(records, path):
-    """Writes the records with a header, one a row; `path` may be ``-`` for standard output. The file appears whole."""
-    if str(path) == "-":
-        _write_rows(records, "/dev/stdout")
-        return
-    part = f"{path}.part"
-    _write_rows(records, part)
-    os.replace(part, path)
+    """Writes the records, one a row below a header with the names of `Record`'s fields."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Record._fields)
+        writer.writerows(records)
 
 
 def plot(records, path):
     """Draws the losses (log scale where all are positive), and below them the other outputs; not the learning rate.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = output.pyplot()
 
     losses = [record for record in records if record.weight is not None or record.output == "smoothed_loss"]
     others = [record for record in records if record.weight is None and record.output not in ("smoothed_loss", "lr")]
@@ -102,9 +125,7 @@ def plot(records, path):
         if title == "loss" and all(record.value > 0 for record in part):
             axis.set_yscale("log")
     axes[-1, 0].set_xlabel("iteration")
-    part = f"{path}.part"
-    figure.savefig(part, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
-    os.replace(part, path)
+    figure.savefig(path, dpi=120, format="png")
     plt.close(figure)
 
 
@@ -137,10 +158,3 @@ def _number_elements(records, places):
         if any(number != first for _, number in group):
             for index, number in group:
                 records[index] = records[index]._replace(output=f"{records[index].output}[{number - first}]")
-
-
-def _write_rows(records, path):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Record._fields)
-        writer.writerows(records)

@@ -43,7 +43,7 @@ def test_import_of_the_package_gives_the_layers_alone():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["compare", "bench"])
+@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "plot-log"])
 def test_help_ends_with_an_example(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
@@ -117,7 +117,10 @@ def test_missing_package_is_named_with_its_extra(missing, option, tmp_path, caps
     monkeypatch.setitem(sys.modules, missing, None)
     outputs = [option, str(tmp_path / "x.png")] if option else []
     assert cli.main(["compare", *EUCLIDEAN, *outputs]) == 2
-    assert f"{missing} is not installed; pip install 'pylayers[plot]' brings it" in capsys.readouterr().err
+    assert (
+        f"{missing} is not installed; pip install '.[plot]' in the clone of pylayers brings it"
+        in capsys.readouterr().err
+    )
 
 
 def test_json_needs_no_matplotlib(tmp_path, monkeypatch):
@@ -130,3 +133,114 @@ def test_json_goes_into_a_pipe():
     done = python("-m", "pylayers", "compare", *EUCLIDEAN, "--loss-weight", "1", "--json", "/dev/stdout")
     assert done.returncode == 0, done.stderr
     assert '"within_tolerance": true' in done.stdout
+
+
+def check_gradient(*arguments):
+    return cli.main(["check-gradient", *arguments])
+
+
+def test_check_gradient_of_a_python_layer(capsys):
+    arguments = ["pylayers:WeightedSoftmaxLossLayer", "--bottom", "4,10", "--bottom", "4", "--labels", "1:10"]
+    assert check_gradient(*arguments, "--param-str", '{"ignore_label": 3}', "--loss-weight", "0.3") == 0
+    assert capsys.readouterr().out.startswith("ok     bottom[0]: 40 checked; largest difference ")
+
+
+def test_check_gradient_of_a_wrong_layer(capsys):
+    assert check_gradient("wrong_losses:WrongSignLayer", "--bottom", "5,4", "--bottom", "5,4") == 1
+    assert capsys.readouterr().out.startswith("WRONG  bottom[0]: 20 checked; largest difference ")
+
+
+def test_check_gradient_of_a_builtin_layer(capsys):
+    params = "inner_product_param { num_output: 3 weight_filler { type: 'xavier' } }"
+    assert check_gradient("InnerProduct", "--bottom", "4,10", "--params", params) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "ok     bottom[0]",
+        "ok     blobs[0]",
+        "ok     blobs[1]",
+    ]
+
+
+def test_check_gradient_of_a_builtin_layer_at_its_kink():
+    assert check_gradient("ReLU", "--bottom", "30,40") == 1
+    assert check_gradient("ReLU", "--bottom", "30,40", "--kink", "0", "--kink-range", "0.05") == 0
+
+
+@pytest.mark.parametrize(
+    ("net", "layer", "constants"),
+    [
+        ("euclidean_loss", "loss", []),
+        ("weighted_softmax_loss", "loss", []),
+        ("weighted_softmax_loss_builtin", "loss", ["--constant", "1"]),
+        ("channel_sum_euclidean_loss", "pred", []),
+    ],
+)
+def test_check_gradient_of_a_layer_in_a_net(net, layer, constants):
+    assert check_gradient("--net", f"prototxt/{net}.prototxt", "--layer", layer, "--phase", "train", *constants) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a layer, as module:Class or a type of Caffe's, or --net and --layer"),
+        (["pylayers:EuclideanLossLayer"], "give the shape of each bottom, such as --bottom 4,10"),
+        (["pylayers:NoLayer", "--bottom", "4,10"], "the module pylayers has no NoLayer"),
+        (["no_module:Layer", "--bottom", "4,10"], "cannot import no_module: No module named 'no_module'"),
+        (
+            ["NoType", "--bottom", "4,10"],
+            "Caffe says: Check failed: registry.count(type) == 1 (0 vs. 1) Unknown layer type: NoType",
+        ),
+        (["pylayers:EuclideanLossLayer", "--bottom", "4,10"], "EuclideanLossLayer: takes 2 or 3 bottoms"),
+        (["pylayers:WeightedSoftmaxLossLayer", "--bottom", "4,3", "--bottom", "4"], "a label must be a whole number"),
+        (["EuclideanLoss", "--bottom", "4,10", "--bottom", "4,9"], "Inputs must have the same dimension"),
+        (["EuclideanLoss", "--bottom", "4,10", "--labels", "1:3"], "there is no bottom 1"),
+        (["EuclideanLoss", "--bottom", "4,10", "--params", "typo: 1"], "no layer's prototxt text"),
+        (["--net", "prototxt/no.prototxt", "--layer", "loss"], "cannot read prototxt/no.prototxt"),
+        (["--net", EUCLIDEAN[0], "--layer", "no"], 'has no layer "no"; it has "random_data"'),
+        (["--net", EUCLIDEAN[0]], "give a layer, as module:Class"),
+    ],
+)
+def test_check_gradient_refuses(arguments, message, capsys):
+    if arguments[:1] == ["--net"]:
+        arguments = [*arguments, "--phase", "train"]
+    assert check_gradient(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--bottom", "4,x"], ["--bottom", "4,0"], ["--labels", "1"], ["--labels", "1:0"]]
+)
+def test_check_gradient_refuses_values(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        check_gradient("EuclideanLoss", *arguments)
+    assert f"argument {arguments[0]}: must be " in capsys.readouterr().err
+
+
+LOG = "I1122 14:13:54 1 solver.cpp:239] Iteration 0 (0 iter/s), loss = 2.5\n"
+
+
+def test_plot_log(tmp_path):
+    (tmp_path / "caffe.log").write_text(LOG)
+    files = [str(tmp_path / name) for name in ("caffe.log", "curves.png", "caffe.csv")]
+    assert cli.main(["plot-log", files[0], "-o", files[1], "--csv", files[2]]) == 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "caffe.csv").read_text().splitlines()[1] == "0,0,train,0,smoothed_loss,2.5,"
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (LOG, [], "give -o FILE.png or --csv FILE"),
+        ("no log", ["--csv", "out.csv"], "holds no iteration of a Caffe solver"),
+        (None, ["--csv", "out.csv"], "No such file or directory"),
+        (LOG, ["--csv", "no/such/folder/out.csv"], "cannot write no/such/folder/out.csv"),
+    ],
+)
+def test_plot_log_refuses(text, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "caffe.log").write_text(text)
+    assert cli.main(["plot-log", "caffe.log", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out.csv").exists()

@@ -40,21 +40,33 @@ def test_work_is_shared_by_threads(monkeypatch):
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("threads", ["1", "3"])
-def test_an_error_comes_out_after_all_threads_have_stopped(threads, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    running = []
+def test_an_error_of_the_caller_comes_out_after_all_threads_have_stopped(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    caller, running = threading.get_ident(), []
 
     def work(piece):
         running.append(piece)
-        time.sleep(0.005)
+        time.sleep(0.01 if threading.get_ident() == caller else 0.1)
         running.remove(piece)
-        if piece == 3:
+        if threading.get_ident() == caller:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         map_tiles(work, list(range(20)))
     assert running == []
+
+
+def test_an_error_of_another_thread_comes_out(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    caller = threading.get_ident()
+
+    def work(piece):
+        time.sleep(0.01)
+        if threading.get_ident() != caller:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        map_tiles(work, list(range(20)))
 
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("0", None), ("", None), ("-2", None), ("many", None)])
