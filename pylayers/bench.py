@@ -12,7 +12,6 @@ plain copy, measured beside, they give the shortest time that memory allows; a b
 take less.
 """
 
-import contextlib
 import functools
 import math
 import sys
@@ -69,12 +68,7 @@ def run(options):
     """
     caffe.set_mode_cpu()
     cases = [case for case in CASES if not options.layer or case.pair in options.layer]
-    with contextlib.ExitStack() as files:
-        output.need("rich")
-        if options.plot:
-            output.pyplot()
-        json_file = files.enter_context(output.whole_file(options.json))
-        plot_file = files.enter_context(output.whole_file(options.plot))
+    with output.result_files(options) as (json_file, plot_file):
         result = bench(cases, options.repeat)
         _print(result)
         output.write_json(json_file, result)

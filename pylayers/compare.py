@@ -5,7 +5,6 @@ shapes, with the same parameters; each loss weight in them is multiplied by seve
 compared is every loss, and the gradient of every blob that comes into the net from outside.
 """
 
-import contextlib
 import functools
 import statistics
 import time
@@ -59,12 +58,7 @@ def run(options):
         UserError: an input that cannot be used, or an output that cannot be written.
     """
     settings = Settings(**{field: getattr(options, field) for field in Settings._fields})
-    with contextlib.ExitStack() as files:
-        output.need("rich")
-        if options.plot:
-            output.pyplot()
-        json_file = files.enter_context(output.whole_file(options.json))
-        plot_file = files.enter_context(output.whole_file(options.plot))
+    with output.result_files(options) as (json_file, plot_file):
         pair = [nets.read(path, settings.phase) for path in (options.a, options.b)]
         _rehearse(pair, (options.a, options.b), settings)
         result = {"a": options.a, "b": options.b, **compare(pair, settings), "machine": output.machine()}

@@ -7,7 +7,6 @@ other there, have at most 300 labels for the same reason. Each case is judged by
 the two columns against float64 tell whose error that is.
 """
 
-import contextlib
 import functools
 import itertools
 import sys
@@ -71,12 +70,7 @@ def cases():
 def run(options):
     """The command; takes and returns what `compare.run` does."""
     settings = compare.Settings(**{field: getattr(options, field) for field in compare.Settings._fields})
-    with contextlib.ExitStack() as files:
-        output.need("rich")
-        if options.plot:
-            output.pyplot()
-        json_file = files.enter_context(output.whole_file(options.json))
-        plot_file = files.enter_context(output.whole_file(options.plot))
+    with output.result_files(options) as (json_file, plot_file):
         rows = compare_all(cases(), settings)
         good = all(row["within_tolerance"] for row in rows)
         result = {**settings._asdict(), "within_tolerance": good, "rows": rows, "machine": output.machine()}

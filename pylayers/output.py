@@ -73,6 +73,23 @@ def whole_file(path):
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def result_files(options):
+    """Finds out what is missing for a command's table, ``--json`` and ``--plot``, before its work starts.
+
+    Yields:
+        The paths to write JSON and the picture to, as `whole_file` does.
+
+    Raises:
+        UserError: a package is missing, or a file cannot be written.
+    """
+    need("rich")
+    if options.plot:
+        pyplot()
+    with whole_file(options.json) as json_file, whole_file(options.plot) as plot_file:
+        yield json_file, plot_file
+
+
 def write_json(path, result):
     """Writes a result as JSON, numbers that JSON lacks (NaN, infinity) as null; does nothing where `path` is None."""
     if path is not None:
