@@ -23,7 +23,8 @@ example:
 CHECK_GRADIENT_EXAMPLE = """\
 example:
   pylayers check-gradient my_losses:FocalLossLayer --bottom 4,10 --bottom 4 --labels 1:10 --param-str '{"gamma": 2}'
-  pylayers check-gradient InnerProduct --bottom 4,10 --params 'inner_product_param { num_output: 3 }'
+  pylayers check-gradient InnerProduct --bottom 4,10 \\
+      --params 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } }'
   pylayers check-gradient --net net.prototxt --layer loss --phase train
 
 exit status: 0 where the gradient is right, 1 where not, 2 for a layer or bottoms that cannot be used"""
@@ -166,7 +167,8 @@ def _add_check_gradient(commands):
         "--kink-range": (-1.0, "how near to it values are skipped; negative for no kink"),
     }
     for option, (default, text) in defaults.items():
-        parser.add_argument(option, type=_finite, default=default, metavar="X", help=f"{text} (default: {default:g})")
+        kind = _above_zero if option in ("--step", "--threshold") else _finite
+        parser.add_argument(option, type=kind, default=default, metavar="X", help=f"{text} (default: {default:g})")
     parser.add_argument("--seed", type=_whole, default=1701, metavar="N", help="of all random numbers (default: 1701)")
     parser.add_argument("--phase", choices=("test", "train"), default="test", help="default: test")
     parser.set_defaults(run=_check_gradient)
@@ -237,6 +239,13 @@ def _finite(text):
     value = _number(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a finite number, found {text!r}")
+    return value
+
+
+def _above_zero(text):
+    value = _finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, found {text!r}")
     return value
 
 

@@ -26,6 +26,8 @@ EXHAUSTIVE = 2000
 DIRECTIONS = 20
 # Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
 _NOISE = 4 * 2.0**-24
+# Losses of Caffe's own whose second bottom holds labels.
+LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
 _SENTINEL = np.float32(12345.5)
 
 
@@ -158,6 +160,10 @@ def run(options):
     """
     phase = nets.PHASES[options.phase]
     if options.net and options.layer:
+        if options.subject or options.bottom or options.param_str or options.params:
+            raise UserError(
+                "--net and --layer take the layer from the net: give no LAYER, --bottom, --param-str or --params"
+            )
         layer, bottoms = _layer_in_net(options.net, options.layer, phase)
     elif options.subject:
         layer, bottoms = _layer_by_name(options), options.bottom
@@ -179,14 +185,15 @@ def run(options):
         seed=options.seed,
         phase=phase,
     )
-    nets.rehearse(check, options.subject or options.layer)
-    report = check()
+    report = nets.rehearsed(check, options.subject or options.layer)
     print(report)
     return 0 if report.passed else 1
 
 
 def _layer_by_name(options):
     module, _, name = options.subject.rpartition(":")
+    if name == "Python":
+        raise UserError("name a Python layer as module:Class")
     text = f"type: '{name}' {options.params}"
     if module:
         _layer_class(module, name)
@@ -213,19 +220,29 @@ def _layer_class(module, name):
 
 def _layer_in_net(path, name, phase):
     """A layer's parameter and its bottoms' values after the net's forward pass."""
-    param = nets.read_any(path)
-    nets.rehearse(lambda: caffe.Net(path, phase).forward(), path)
+    layers = nets.read_layers(path, phase)
+    if name not in [layer.name for layer in layers]:
+        names = ", ".join(f'"{layer.name}"' for layer in layers)
+        raise UserError(f'{path} has no layer "{name}" in this phase; it has {names}')
+    layer = next(layer for layer in layers if layer.name == name)
+    if not layer.bottom:
+        raise UserError(f'the layer "{name}" of {path} has no bottom, and no gradient')
+    return layer, nets.rehearsed(functools.partial(_bottoms_in_net, path, layer, phase), path)
+
+
+def _bottoms_in_net(path, layer, phase):
+    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place."""
     net = caffe.Net(path, phase)
-    net.forward()
-    names = [name for name in net._layer_names if not name.endswith("_split")]
-    if name not in names:
-        raise UserError(f'{path} has no layer "{name}"; it has ' + ", ".join(f'"{other}"' for other in names))
-    layer = next(layer for layer in param.layer if layer.name == name)
-    return layer, [net.blobs[bottom].data.copy() for bottom in layer.bottom]
+    index = list(net._layer_names).index(layer.name)
+    if index:
+        net._forward(0, index - 1)
+    return [net.blobs[net._blob_names[blob]].data.copy() for blob in net._bottom_ids(index)]
 
 
 def _known_constants(layer, count, labels):
-    """The bottoms that a loss of the kit, or on its base class, says are constant."""
+    """The label of a loss of Caffe's own, and the bottoms that a loss on the kit's base class says are constant."""
+    if layer.type in LABEL_LOSSES:
+        return [] if 1 in labels else [1]
     if layer.type != "Python":
         return []
     kind = _layer_class(layer.python_param.module, layer.python_param.layer)
@@ -257,6 +274,8 @@ class _Subject:
         subject.top[:] = self.tops
         subject.loss_weight[:] = [1] * len(self.tops)
         subject.propagate_down[:] = propagate_down
+        for param_spec in subject.param:
+            param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
         caffe.set_random_seed(seed)
         with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
             file.write(text_format.MessageToString(param))
@@ -321,9 +340,13 @@ def _check_blob(name, data, gradient, subject, step, threshold, kink, random):
             place, text = ..., f"along random direction {direction}"
         numeric, noise = _central_difference(data, place, signs * size, subject)
         expected = float(np.sum(gradient[place] * signs, dtype=np.float64))
+        if not np.isfinite(numeric):
+            return BlobResult(name, len(rows) + 1, 0, f"{text}, where forward is not finite", np.inf, 0.0)
         rows.append((abs(numeric / size - expected), noise / size, text, expected, numeric / size))
     if not rows:
-        return BlobResult(name, 0, int(kinked.sum()), "all elements lie at the kink", 0.0, 0.0)
+        return BlobResult(name, 0, int(kinked.sum()), "all elements lie at the kink: nothing is checked", np.inf, 0.0)
+    if not gradient.any() and not any(row[4] for row in rows):
+        return BlobResult(name, len(rows), int(kinked.sum()), "where every derivative is 0", 0.0, 0.0)
     scale = max(np.abs(gradient).max(), *(abs(row[4]) for row in rows)) if exhaustive else np.linalg.norm(gradient)
     error, noise, text, expected, numeric = max(rows, key=lambda row: row[0] - row[1])
     worst = f"{text}, where backward says {expected:.6g} and forward {numeric:.6g}"

@@ -46,7 +46,7 @@ def values(pair, loaded, settings):
     found = _merge(*(find_labels(param.layer, net) for param, net in zip(pair, loaded)))
     found.update(given)
     random = np.random.default_rng(settings.seed)
-    weights = {layer.bottom[2] for layer in pair[0].layer if _takes_weights(layer)}
+    weights = {layer.bottom[2] for param in pair for layer in param.layer if _takes_weights(layer)}
     drawn = {}
     for name, shape in shapes.items():
         if name in found:

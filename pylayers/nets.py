@@ -36,9 +36,10 @@ def read(path, phase):
     return parse(_text(path), phase, path)
 
 
-def read_any(path):
-    """Reads a prototxt file as `read` does, with the layers of both phases and whether there is a loss or not."""
-    return _parse_layers(_text(path), path)
+def read_layers(path, phase):
+    """The layers that a prototxt file has in a phase, caffe.TRAIN or caffe.TEST; there need be no loss."""
+    param = _parse_layers(_text(path), path)
+    return [layer for layer in param.layer if _included(layer, param.state, phase)]
 
 
 def _text(path):
@@ -160,6 +161,12 @@ def rehearse(work, name):
         errors.seek(0)
         if status:
             raise UserError(_reason(errors.read().decode(errors="replace"), name, status))
+
+
+def rehearsed(work, name):
+    """Calls `work` in a child process first, as `rehearse`, and then here; returns what it returns."""
+    rehearse(work, name)
+    return work()
 
 
 def _run_and_exit(work, errors):

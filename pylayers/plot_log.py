@@ -107,13 +107,15 @@ def plot(records, path):
     """Draws the losses (log scale where all are positive), and below them the other outputs; not the learning rate.
 
     Raises:
-        UserError: matplotlib is not installed.
+        UserError: matplotlib is not installed, or there is nothing to draw.
     """
     plt = output.pyplot()
 
     losses = [record for record in records if record.weight is not None or record.output == "smoothed_loss"]
     others = [record for record in records if record.weight is None and record.output not in ("smoothed_loss", "lr")]
     panels = [(title, part) for title, part in (("loss", losses), ("other outputs", others)) if part]
+    if not panels:
+        raise output.UserError("the log holds nothing to draw but the learning rate; --csv writes that")
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(8, 3.5 * len(panels)), sharex=True, squeeze=False, layout="constrained"
     )

@@ -58,7 +58,8 @@ def map_tiles(work, pieces):
     Returns:
         What `work` returned, in the order of the pieces.
     """
-    if len(pieces) < _MIN_PIECES or thread_count() == 1:
+    threads = min(thread_count(), len(pieces))
+    if len(pieces) < _MIN_PIECES or threads == 1:
         return [work(piece) for piece in pieces]
     results = [None] * len(pieces)
     todo = iter(range(len(pieces)))  # shared: each thread takes the next piece when it is done with one
@@ -67,7 +68,7 @@ def map_tiles(work, pieces):
         for index in todo:
             results[index] = work(pieces[index])
 
-    others = [_pool(thread_count() - 1).submit(take) for _ in range(thread_count() - 1)]
+    others = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
     try:
         take()
     finally:  # no thread goes on writing once this function is left
@@ -80,7 +81,7 @@ def map_tiles(work, pieces):
 def thread_count():
     """The number of threads: OMP_NUM_THREADS where it is a positive number, or else the cores that may be used."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))
+    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
 
 
 def scratch(shape):
@@ -98,7 +99,8 @@ def scratch(shape):
 def sum_of_products(a, b):
     """Σ a·b of two contiguous float32 arrays of one shape, within about 1e-7 of the sum of their absolute values.
 
-    float32 within rows that BLAS adds in dozens of parts and with one thread, float64 across them.
+    float32 within rows, which are added in dozens of parts and short enough for BLAS to use one thread; float64
+    across them.
     """
     a, b = a.reshape(-1), b.reshape(-1)
     whole = a.size - a.size % _ROW

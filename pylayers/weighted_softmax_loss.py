@@ -37,7 +37,8 @@ class WeightedSoftmaxLossLayer(LossLayer):
             there, and do not depend on the weights. "WEIGHT_SUM": Σ w_y · w_i over the labels that are not
             ignored, meant for weights that are not negative; where that sum is 0, so are loss and gradient.
 
-    Gradient: g·w_y·w_i·(softmax(scores) − 1_y)/Z, g being the loss weight; 0 where ignored.
+    Gradient: g·w_y·w_i·(softmax(scores) − 1_y)/Z, g being the loss weight; 0 where ignored. As with Caffe's layer the
+    scores must be those of the last forward; labels and weights that have changed since are seen.
 
     Where a probability underflows, Caffe's loss saturates at −log(FLT_MIN) = 87.3365; this one does not.
 
@@ -59,11 +60,10 @@ class WeightedSoftmaxLossLayer(LossLayer):
         "normalization": Choice("VALID", "FULL", "BATCH_SIZE", "NONE", "WEIGHT_SUM"),
     }
 
-    _forward = None  # set by forward_cpu
-
     def reshape(self, bottom, top):
         """Shapes the tops and checks the axis, and the numbers of labels and of weights."""
         super().reshape(bottom, top)
+        self._forward = None  # of scores of another shape, perhaps
         shape = self.shapes[0]
         axis = self.options.axis + len(shape) if self.options.axis < 0 else self.options.axis
         if not 0 <= axis < len(shape):

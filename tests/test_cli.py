@@ -170,7 +170,7 @@ def test_check_gradient_of_a_builtin_layer_at_its_kink():
     [
         ("euclidean_loss", "loss", []),
         ("weighted_softmax_loss", "loss", []),
-        ("weighted_softmax_loss_builtin", "loss", ["--constant", "1"]),
+        ("weighted_softmax_loss_builtin", "loss", []),
         ("channel_sum_euclidean_loss", "pred", []),
     ],
 )
@@ -182,6 +182,15 @@ def test_check_gradient_of_a_layer_in_a_net(net, layer, constants):
     ("arguments", "message"),
     [
         ([], "give a layer, as module:Class or a type of Caffe's, or --net and --layer"),
+        (["Python", "--bottom", "4,3"], "name a Python layer as module:Class"),
+        (
+            ["--net", EUCLIDEAN[0], "--layer", "loss", "--bottom", "4,3"],
+            "--net and --layer take the layer from the net",
+        ),
+        (
+            ["--net", EUCLIDEAN[0], "--layer", "random_data"],
+            'the layer "random_data" of prototxt/euclidean_loss.prototxt has no',
+        ),
         (["pylayers:EuclideanLossLayer"], "give the shape of each bottom, such as --bottom 4,10"),
         (["pylayers:NoLayer", "--bottom", "4,10"], "the module pylayers has no NoLayer"),
         (["no_module:Layer", "--bottom", "4,10"], "cannot import no_module: No module named 'no_module'"),
@@ -195,7 +204,10 @@ def test_check_gradient_of_a_layer_in_a_net(net, layer, constants):
         (["EuclideanLoss", "--bottom", "4,10", "--labels", "1:3"], "there is no bottom 1"),
         (["EuclideanLoss", "--bottom", "4,10", "--params", "typo: 1"], "no layer's prototxt text"),
         (["--net", "prototxt/no.prototxt", "--layer", "loss"], "cannot read prototxt/no.prototxt"),
-        (["--net", EUCLIDEAN[0], "--layer", "no"], 'has no layer "no"; it has "random_data"'),
+        (
+            ["--net", EUCLIDEAN[0], "--layer", "no"],
+            'has no layer "no" in this phase; it has "random_data", "pred", "loss"',
+        ),
         (["--net", EUCLIDEAN[0]], "give a layer, as module:Class"),
     ],
 )

@@ -130,3 +130,23 @@ def test_rejects_text_that_is_no_layer():
 def test_rejects_an_index_out_of_range():
     with pytest.raises(ValueError, match="there is no bottom 2; the layer has 2, counted from 0"):
         check_gradient("type: 'EuclideanLoss'", [(5, 4), (5, 4)], labels={2: 10})
+
+
+def test_catches_a_forward_that_is_not_finite():
+    """A square root of ones and of one number so small that the step makes it negative."""
+    bottom = np.ones((3, 4), np.float32)
+    bottom[1, 2] = 0.001
+    report = check_gradient("type: 'Power' power_param { power: 0.5 }", [bottom])
+    assert not report.passed
+    assert "at (1, 2), where forward is not finite" in str(report)
+
+
+def test_nothing_checked_is_no_pass():
+    report = check_gradient("type: 'ReLU'", [(3, 4)], kink_range=100)
+    assert not report.passed
+    assert "nothing is checked" in str(report)
+
+
+def test_frozen_parameters_are_checked_too():
+    fields = "num_output: 3 weight_filler { type: 'xavier' }"
+    assert_gradient(f"type: 'InnerProduct' param {{ lr_mult: 0 }} inner_product_param {{ {fields} }}", [(4, 10)])

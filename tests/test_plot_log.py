@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from test_caffe_binary import CAFFE, train
 
+from pylayers.output import UserError
 from pylayers.plot_log import plot, read_log, write_csv
 
 HEAD = "I20261122 14:13:54.290000  4736 "
@@ -128,6 +129,11 @@ def test_csv(read, tmp_path):
         "value": "1.5",
         "weight": "0.3",
     }
+
+
+def test_plot_of_nothing_but_the_learning_rate(read, tmp_path):
+    with pytest.raises(UserError, match="nothing to draw but the learning rate"):
+        plot(read(log("Iteration 5, lr = 0.01")), tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize("text", [RUN, RUN + RUN, log("Iteration 3, loss = -1"), log("Iteration 3, loss = nan")])

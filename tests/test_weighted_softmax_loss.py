@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from closeness import assert_close_gradient, assert_close_loss, assert_same_results
-from nets import SOFTMAX, fill, layer, load, net_text, python_layer, run
+from nets import SOFTMAX, fill, layer, load, loss_index, net_text, python_layer, run
 
 CAFFE_NORMALIZATIONS = ["VALID", "FULL", "BATCH_SIZE", "NONE"]
 # (shape of the scores, axis of the classes)
@@ -242,3 +242,21 @@ def test_backward_sees_labels_and_weights_that_changed_after_forward(name):
     np.testing.assert_array_equal(
         net.blobs["scores"].diff, run(python_layer(SOFTMAX, bottoms), bottoms).diffs["scores"]
     )
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_backward_after_a_reshape_to_other_classes_is_of_the_new_scores(classes):
+    """Caffe would run forward in between; what the last forward kept must not be used for other scores."""
+    bottoms = blobs((4, 3))
+    bottoms["label"] %= 2
+    net = load(net_text(python_layer(SOFTMAX, bottoms), bottoms))
+    fill(net, bottoms)
+    net.forward()
+    net.blobs["scores"].reshape(4, classes)
+    index = loss_index(net)
+    net.layers[index].reshape([net.blobs["scores"], net.blobs["label"]], [net.blobs["loss"]])
+    scores = np.random.default_rng(1).normal(size=(4, classes)).astype(np.float32)
+    net.blobs["scores"].data[...] = scores
+    net._backward(index, index)
+    _, gradient = oracle.weighted_softmax(scores, bottoms["label"])
+    assert_close_gradient(net.blobs["scores"].diff, gradient)
