@@ -39,7 +39,7 @@ def on_gpu(blob):
 def shape_of(blob):
     """A blob's shape as a tuple of int.
 
-    ``tuple(blob.shape)`` gives the same at 5 µs a blob, which is most of what a loss on a small blob costs.
+    ``tuple(blob.shape)`` gives the same, but at 5 µs a blob; Caffe calls an empty layer, both ways, in 3.
     """
     if not _CUDA_BUILD and blob.count:
         return blob.data.shape

@@ -219,7 +219,7 @@ def _layer_class(module, name):
 
 
 def _layer_in_net(path, name, phase):
-    """A layer's parameter and its bottoms' values after the net's forward pass."""
+    """The parameter of a layer of a net, and the values of its bottoms."""
     layers = nets.read_layers(path, phase)
     if name not in [layer.name for layer in layers]:
         names = ", ".join(f'"{layer.name}"' for layer in layers)

@@ -112,8 +112,7 @@ class WeightedSoftmaxLossLayer(LossLayer):
             if prob is not None:
                 flat[y] = exp_y
                 np.divide(exp, total, out=prob[tile])
-            # In float64 1 + x keeps ten digits of the smallest loss that matters; log1p is ten times slower.
-            loss = np.log(1.0 + np.add(other, exp_y - 1, dtype=np.float64)) - shifted_y
+            loss = np.log1p(np.add(other, exp_y - 1, dtype=np.float64)) - shifted_y
             return self._weighted_sum(loss, labels, tile)
 
         total = sum(map_tiles(piece, self._tiles()))

@@ -67,26 +67,30 @@ def test_trains_by_its_path_alone(tmp_path):
     assert len(losses(train(net, tmp_path, cwd=tmp_path, env=bare))) == 10
 
 
-def test_bad_param_str_ends_with_status_1_and_the_message(tmp_path):
-    net = tmp_path / "net.prototxt"
-    text = (ROOT / "prototxt/euclidean_loss.prototxt").read_text()
-    net.write_text(text.replace('"BATCH_SIZE"}', '"BATCHSIZE"}'))
-    done = train(net, tmp_path)
+@pytest.mark.parametrize(
+    ("net", "good", "bad", "message"),
+    [
+        (
+            "euclidean_loss",
+            '"BATCH_SIZE"}',
+            '"BATCHSIZE"}',
+            'ValueError: EuclideanLossLayer: param_str key "normalization" must be one of "BATCH_SIZE", "FULL", '
+            '"NONE", found "BATCHSIZE"',
+        ),
+        (
+            "weighted_softmax_loss",
+            "shape { dim: 32 dim: 5 }",
+            "shape { dim: 32 dim: 9 }",
+            r"ValueError: WeightedSoftmaxLossLayer: bottom\[1\] \(label\) holds [5-8] at .*; "
+            "a label must be a whole number from 0 to 4",
+        ),
+    ],
+    ids=["param_str", "label"],
+)
+def test_a_mistake_ends_with_status_1_and_the_message(net, good, bad, message, tmp_path):
+    text = (ROOT / f"prototxt/{net}.prototxt").read_text()
+    assert good in text
+    (tmp_path / "net.prototxt").write_text(text.replace(good, bad))
+    done = train(tmp_path / "net.prototxt", tmp_path)
     assert done.returncode == 1
-    assert (
-        'ValueError: EuclideanLossLayer: param_str key "normalization" must be one of "BATCH_SIZE", "FULL", "NONE", '
-        'found "BATCHSIZE"' in done.stderr
-    )
-
-
-def test_bad_label_ends_with_status_1_and_the_message(tmp_path):
-    net = tmp_path / "net.prototxt"
-    text = (ROOT / "prototxt/weighted_softmax_loss.prototxt").read_text()
-    net.write_text(text.replace("shape { dim: 32 dim: 5 }", "shape { dim: 32 dim: 9 }"))
-    done = train(net, tmp_path)
-    assert done.returncode == 1
-    assert re.search(
-        r"ValueError: WeightedSoftmaxLossLayer: bottom\[1\] \(label\) holds [5-8] at .*; "
-        r"a label must be a whole number from 0 to 4",
-        done.stderr,
-    )
+    assert re.search(message, done.stderr)
