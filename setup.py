@@ -20,8 +20,9 @@ setup(
     extras_require={
         "cuda12": ["cupy-cuda12x"],
         "cuda13": ["cupy-cuda13x"],
+        "lmdb": ["lmdb"],
         "plot": PLOT,
         "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
-        "test": ["h5py", "pytest", "ruff==0.14.*"],
+        "test": ["h5py", "lmdb", "pytest", "ruff==0.14.*"],
     },
 )

@@ -8,6 +8,7 @@ import sys
 import caffe
 
 from pylayers.output import UserError
+from pylayers.params import Integer
 
 COMPARE_EXAMPLE = """\
 example:
@@ -32,6 +33,20 @@ exit status: 0 where the gradient is right, 1 where not, 2 for a layer or bottom
 PLOT_LOG_EXAMPLE = """\
 example:
   pylayers plot-log caffe.log -o curves.png --csv caffe.csv"""
+
+CLASS_WEIGHTS_EXAMPLE = """\
+example:
+  pylayers class-weights train.txt:label --classes 21 --ignore-label 255 --json weights.json
+
+SOURCE is one of
+  labels.npy         an array, its first axis the images: (N,), (N, H, W), (N, 1, H, W)
+  labels.h5:label    a data set of an HDF5 file, its first axis the images
+  list.txt:label     the same of all the HDF5 files that the list names, as HDF5Data's source does
+  train_lmdb:label   the label of each Datum of an LMDB, as convert_imageset writes it
+  train_lmdb:data    label maps: Datums of one channel, bytes or floats, or a grey PNG
+
+The weight of class c is median(freq) / freq(c); freq(c) is the number of its pixels divided by all pixels in the
+images that show it, or, with one label an item, its share of the labels. A class that never occurs gets 0."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +85,7 @@ def _parser():
     _add_bench(commands)
     _add_check_gradient(commands)
     _add_plot_log(commands)
+    _add_class_weights(commands)
     return parser
 
 
@@ -195,6 +211,24 @@ def _plot_log(options):
     return plot_log.run(options)
 
 
+def _add_class_weights(commands):
+    parser = _add(commands, "class-weights", "median frequency weights for a loss's classes", CLASS_WEIGHTS_EXAMPLE)
+    parser.add_argument("source", metavar="SOURCE", help="the labels that the net is trained on, see below")
+    # The largest label plus one would leave out classes that these labels lack, and take 255 for a class.
+    parser.add_argument(
+        "--classes", type=_classes, required=True, metavar="N", help="how many, as many as the net's scores have"
+    )
+    parser.add_argument("--ignore-label", type=_label, metavar="N", help="the label of what does not count")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    parser.set_defaults(run=_class_weights)
+
+
+def _class_weights(options):
+    from pylayers import class_weights
+
+    return class_weights.run(options)
+
+
 def _add(commands, name, description, example):
     return commands.add_parser(
         name,
@@ -267,6 +301,20 @@ def _whole(text):
     if not text.isdecimal() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2147483647, found {text!r}")
     return int(text)
+
+
+def _label(text):
+    try:
+        return Integer(None).check(int(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{Integer.rule}, found {text!r}") from None
+
+
+def _classes(text):
+    value = _positive(text)
+    if value > Integer.LIMIT:
+        raise argparse.ArgumentTypeError(f"must be at most {Integer.LIMIT}, found {text!r}")
+    return value
 
 
 def _positive(text):

@@ -43,7 +43,7 @@ def test_import_of_the_package_gives_the_layers_alone():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "plot-log"])
+@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "plot-log", "class-weights"])
 def test_help_ends_with_an_example(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
