@@ -1,12 +1,14 @@
 # Every target does its own set-up: Debian packages, Caffe, Python packages, all into .venv.
 #   make PYTHON=/path/to/python   uses the Caffe which that Python imports, instead of building one
 #   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
+#   make image IMAGE='--help'     passes options to docker/image.sh
 .DEFAULT_GOAL := setup
-.PHONY: setup demo bench test test-caffe lint format clean
+.PHONY: setup demo bench test test-caffe lint format clean image image-gpu image-test image-gpu-test image-caffe-test
 
 VENV := .venv
 PYTHON :=
 CAFFE :=
+IMAGE :=
 READY := $(VENV)/.ready
 
 # With PYTHON or CAFFE given, the script looks again whether the virtual environment fits.
@@ -16,7 +18,7 @@ endif
 
 setup: $(READY)
 
-$(VENV)/.caffe: docker/build_caffe.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
+$(VENV)/.caffe: docker/build_caffe.sh docker/cuda.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
 	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--python '$(PYTHON)') $(CAFFE)
 	@touch $@
 
@@ -41,6 +43,22 @@ test: $(READY)
 
 test-caffe: $(READY)
 	$(VENV)/bin/python docker/caffe_tests.py
+
+# The images need nothing of the virtual environment.
+image:
+	docker/image.sh build cpu $(IMAGE)
+
+image-gpu:
+	docker/image.sh build gpu $(IMAGE)
+
+image-test:
+	docker/image.sh test cpu $(IMAGE)
+
+image-gpu-test:
+	docker/image.sh test gpu $(IMAGE)
+
+image-caffe-test:
+	docker/image.sh build caffe-test $(IMAGE)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -7,6 +7,10 @@ readonly CAFFE_VERSION='1.0.0+git20180821.99bd997'
 readonly CAFFE_DEBIAN_REVISION=8
 readonly CAFFE_SHA256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
 readonly CAFFE_SUITE=bullseye # the Debian suite whose source packages include Caffe
+# Of Caffe's own C++ tests those of what this kit is held against, by the names of their files.
+readonly CPP_TESTS="caffe_main,convolution_layer,inner_product_layer,reduction_layer,softmax_layer,\
+contrastive_loss_layer,euclidean_loss_layer,hinge_loss_layer,infogain_loss_layer,multinomial_logistic_loss_layer,\
+sigmoid_cross_entropy_loss_layer,softmax_with_loss_layer,net,solver,solver_factory,gradient_based_solver"
 readonly CAFFE_FOLDER='import caffe; print(caffe.__path__[0])'
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
@@ -18,9 +22,9 @@ tarball=
 jobs=$(nproc)
 use_apt=1
 with_opencv=OFF
-cuda=
-cuda_arch='75 80 86 89 90' # 75 is the oldest that CUDA 13 knows, 90 the newest that CUDA 12.4 does
-cuda_host_compiler=
+cpp_tests=
+# shellcheck source=docker/cuda.sh
+. "$here/cuda.sh"
 
 usage() {
   cat <<EOF
@@ -36,6 +40,7 @@ already has into it. A finished build is kept in ~/.cache/pylayers and used agai
   --cuda                build for CUDA (default: CPU only)
   --cuda-arch LIST      compute capabilities, PTX for the last (default: "$cuda_arch")
   --cuda-host-compiler EXE   the C++ compiler that nvcc calls (default: one that it takes)
+  --cpp-tests           also build Caffe's C++ tests of losses, layers, net and solver, and run them
   --jobs N              compile jobs (default: the number of cores, $jobs)
   --no-apt              install no packages, name the missing ones
   -h, --help            this text
@@ -64,6 +69,7 @@ parse_arguments() {
       --jobs) jobs=$2 && shift 2 ;;
       --with-opencv) with_opencv=ON && shift ;;
       --cuda) cuda=1 && shift ;;
+      --cpp-tests) cpp_tests=1 && shift ;;
       --no-apt) use_apt= && shift ;;
       -h | --help) usage && exit ;;
       *) die "unknown option '$1' (see --help)" ;;
@@ -72,6 +78,7 @@ parse_arguments() {
   [[ $jobs =~ ^[1-9][0-9]*$ ]] || die "--jobs takes a whole number from 1, not '$jobs'"
   [[ $cuda_arch =~ ^[0-9]{2,3}(\ [0-9]{2,3})*$ ]] ||
     die "--cuda-arch takes compute capabilities such as \"80 90\", not '$cuda_arch'"
+  [[ -z $cpp_tests || -z $cuda ]] || die "--cpp-tests is for the CPU build; leave --cuda out"
   check_venv
   if [[ -n $tarball ]]; then
     [[ -f $tarball ]] || die "--source: no file '$tarball'"
@@ -186,8 +193,8 @@ make_venv() {
 
 install_requirements() {
   step "installing pycaffe's Python packages"
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$here/requirements.txt" ||
-    die "pip could not install docker/requirements.txt"
+  "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$here/requirements.txt" "${cuda_wheels[@]}" ||
+    die "pip could not install docker/requirements.txt${cuda_wheels[*]:+ and ${cuda_wheels[*]}}"
 }
 
 # ---- Source
@@ -263,31 +270,11 @@ compiling_python() { if [[ -x $venv/bin/python ]]; then echo "$venv/bin/python";
 
 # What a build depends on, as text; its checksum names the build in the cache.
 build_inputs() {
-  echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler $(uname -m)"
+  echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler tests=$cpp_tests $(uname -m)"
   [[ -z $cuda ]] || nvcc --version
   "$(compiling_python)" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
-  cat "$here"/{build_caffe.sh,caffe_wrapper.sh,requirements.txt} "$here"/patches/*.patch
+  cat "$here"/{build_caffe.sh,cuda.sh,caffe_wrapper.sh,requirements.txt} "$here"/patches/*.patch
   command -v dpkg-query >/dev/null && packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
-}
-
-# The first of the installed g++ that nvcc takes: each CUDA has a newest one.
-find_host_compiler() {
-  [[ -z $cuda || -n $cuda_host_compiler ]] && return
-  local compiler
-  for compiler in g++ g++-{15..9}; do
-    compiler=$(command -v "$compiler") || continue
-    if nvcc -x cu -ccbin "$compiler" -E /dev/null >/dev/null 2>&1; then
-      cuda_host_compiler=$compiler
-      return
-    fi
-  done
-  die "nvcc takes none of the installed g++; install an older one, or name one with --cuda-host-compiler"
-}
-
-cuda_options() {
-  [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
-  printf '%s\n' -DCPU_ONLY=OFF -DUSE_CUDNN=OFF -DCUDA_ARCH_NAME=Manual \
-    "-DCUDA_ARCH_BIN=$cuda_arch" "-DCUDA_ARCH_PTX=${cuda_arch##* }" "-DCUDA_HOST_COMPILER=$cuda_host_compiler"
 }
 
 compile() { # SOURCE BUILD
@@ -300,15 +287,18 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
   [[ -f ${python_paths[0]}/Python.h ]] || die "no Python.h in ${python_paths[0]}; install the headers of $python"
   [[ ${python_paths[1]} == *.so* && -f ${python_paths[1]} ]] ||
     die "$python has no shared libpython (${python_paths[1]}); Caffe's binary embeds it. Use /usr/bin/python3"
-  mapfile -t options < <(cuda_options)
+  mapfile -t options < <(cuda_options "$2-links")
+  local targets=(caffe.bin pycaffe)
+  [[ -z $cpp_tests ]] || targets+=(test.testbin)
   # Caffe's libraries are found from each of their places in the virtual environment.
-  local rpath="-Wl,-rpath,'\$ORIGIN/../lib:\$ORIGIN/../../..'"
+  local linking
+  linking="-Wl,-rpath,'\$ORIGIN/../lib:\$ORIGIN/../../..$(cuda_rpath)' $(cuda_rpath_link)"
   step "configuring Caffe"
   cmake -S "$1" -B "$2" "${options[@]}" -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12 \
-    -DCMAKE_CXX_FLAGS="-w -DBOOST_BIND_GLOBAL_PLACEHOLDERS -DBOOST_ALLOW_DEPRECATED_HEADERS" -DCMAKE_SKIP_RPATH=ON \
-    -DCMAKE_EXE_LINKER_FLAGS="$rpath" -DCMAKE_SHARED_LINKER_FLAGS="$rpath" \
-    -DBLAS=Open -DUSE_OPENCV="$with_opencv" -DBUILD_docs=OFF -Dpython_version=3 \
+    -DCMAKE_CXX_FLAGS="-w -DBOOST_BIND_GLOBAL_PLACEHOLDERS -DBOOST_ALLOW_DEPRECATED_HEADERS $(cuda_include)" -DCMAKE_SKIP_RPATH=ON \
+    -DCMAKE_EXE_LINKER_FLAGS="$linking" -DCMAKE_SHARED_LINKER_FLAGS="$linking" \
+    -DBLAS=Open -DUSE_OPENCV="$with_opencv" -DBUILD_docs=OFF -DBUILD_only_tests="$CPP_TESTS" -Dpython_version=3 \
     -DPYTHON_EXECUTABLE="$(cd "$venv" && pwd)/bin/python" \
     -DPYTHON_INCLUDE_DIR="${python_paths[0]}" -DPYTHON_LIBRARY="${python_paths[1]}" >"$2.log" 2>&1 ||
     { tail -n 25 "$2.log" >&2 && die "CMake could not configure Caffe"; }
@@ -316,8 +306,16 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
     die "Debian's Boost.Python is not for $("$venv/bin/python" -V), which is in $venv; use one made from /usr/bin/python3"
   step "compiling Caffe on $jobs cores"
   # An outer make must not lend its flags to this one.
-  env -u MAKEFLAGS -u MAKELEVEL cmake --build "$2" --parallel "$jobs" --target caffe.bin pycaffe ||
+  env -u MAKEFLAGS -u MAKELEVEL cmake --build "$2" --parallel "$jobs" --target "${targets[@]}" ||
     die "Caffe did not compile"
+}
+
+run_cpp_tests() { # SOURCE BUILD: they read files of the source tree
+  local log=$2-tests.log status=0
+  step "running Caffe's C++ tests"
+  (cd "$1" && LD_LIBRARY_PATH=$2/lib "$2/test/test.testbin" --gtest_color=no) >"$log" 2>&1 || status=$?
+  grep -E '^\[=+\] .* ran|^\[  (PASSED|FAILED)' "$log" || tail -n 20 "$log"
+  ((status == 0)) || die "Caffe's C++ tests failed, with status $status"
 }
 
 assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual environment
@@ -349,6 +347,7 @@ build_into() { # TREE
   make_venv
   install_requirements
   compile "$work/source" "$work/build"
+  [[ -z $cpp_tests ]] || run_cpp_tests "$work/source" "$work/build"
   assemble "$work/source" "$work/build" "$work/tree"
   # A rename is whole or not at all; a build that another run finished meanwhile is as good.
   mv -T "$work/tree" "$1" 2>/dev/null || [[ -d $1 ]] || die "could not write $1"
@@ -365,7 +364,7 @@ main() {
     return
   fi
   install_packages
-  find_host_compiler
+  check_cuda
   local key stamp=$venv/.caffe-build
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/pylayers
   key=$(build_inputs | sha256sum | cut -c 1-16)

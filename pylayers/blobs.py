@@ -1,7 +1,9 @@
 """Where a Caffe blob's memory is. The one file of the kit that asks Caffe, or CUDA, about it."""
 
+import contextlib
 import ctypes
 import functools
+import warnings
 
 from caffe._caffe import Blob
 
@@ -45,6 +47,51 @@ def shape_of(blob):
         return blob.data.shape
     shape = blob.shape
     return tuple([shape[axis] for axis in range(len(shape))])
+
+
+def gpu_data(blob):
+    """A CuPy view of a blob's data on the GPU, good for one call of a layer: a reshape moves the memory.
+
+    Caffe brings the data to the GPU first if they are not there, and takes the GPU's copy for the newer one from then
+    on, as it cannot know that the view is only read.
+    """
+    return _view(blob._gpu_data_ptr, blob)
+
+
+def gpu_diff(blob):
+    """As `gpu_data`, for the blob's diff."""
+    return _view(blob._gpu_diff_ptr, blob)
+
+
+@contextlib.contextmanager
+def gpu_of(blob):
+    """Lets CuPy work where Caffe does: on the GPU that owns the blob, on the legacy default stream."""
+    cupy = cupy_module()
+    with gpu_data(blob).device, cupy.cuda.Stream.null:
+        yield
+
+
+@functools.cache
+def cupy_module():
+    """CuPy; or None, with one warning that says why, where it cannot be imported or cannot compute on Caffe's GPU."""
+    try:
+        import cupy
+
+        # Compiles a kernel: a CuPy for another CUDA, or without a compiler, fails here and not in a layer.
+        (cupy.zeros(1, cupy.float32) + 1).sum()
+        return cupy
+    except Exception as error:  # of many kinds: no module, no driver, no compiler, no headers
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        warnings.warn(
+            f"losses run on the CPU in GPU mode, as CuPy cannot be used: {reason}", RuntimeWarning, stacklevel=3
+        )
+        return None
+
+
+def _view(pointer, blob):
+    cupy = cupy_module()
+    memory = cupy.cuda.UnownedMemory(pointer, 4 * blob.count, blob)
+    return cupy.ndarray(shape_of(blob), cupy.float32, cupy.cuda.MemoryPointer(memory, 0))
 
 
 @functools.cache

@@ -118,21 +118,29 @@ class LossLayer(caffe.Layer):
             self._backward_on_host(top, propagate_down, bottom)
 
     def _forward_on_host(self, bottom, top):
-        loss = self.forward_cpu(_blobs(bottom), _blobs(top))
-        if loss is None or np.ndim(loss):  # NumPy would make NaN of None
-            found = "None" if loss is None else f"an array of shape {np.shape(loss)}"
-            raise TypeError(f"{type(self).__name__}: forward_cpu must return the loss, one number; it returned {found}")
+        loss = self.forward_cpu(as_list(bottom), as_list(top))
+        self._check_loss("forward_cpu", loss)
         top[0].data[...] = loss
 
+    def _check_loss(self, method, loss):
+        if loss is None or np.ndim(loss):  # NumPy would make NaN of None
+            found = "None" if loss is None else f"an array of shape {np.shape(loss)}"
+            raise TypeError(f"{type(self).__name__}: {method} must return the loss, one number; it returned {found}")
+
     def _backward_on_host(self, top, propagate_down, bottom):
-        bottom = _blobs(bottom)
-        wanted = [propagate_down[index] for index in range(len(bottom))]
-        for index, name in enumerate(self._bottom_names()):
-            if index < len(bottom) and wanted[index] and name in self.CONSTANTS:
-                bottom[index].diff[...] = 0
-                wanted[index] = False
+        bottom = as_list(bottom)
+        wanted = self._wanted(propagate_down, bottom, lambda blob: blob.diff)
         if True in wanted:
             self.backward_cpu(float(top[0].diff), wanted, bottom)
+
+    def _wanted(self, propagate_down, bottom, diff_of):
+        """Writes zeros to the CONSTANTS that are asked for a gradient; says for each bottom whether it gets another."""
+        wanted = [propagate_down[index] for index in range(len(bottom))]
+        for index, name in enumerate(self._bottom_names()[: len(bottom)]):
+            if wanted[index] and name in self.CONSTANTS:
+                diff_of(bottom[index])[...] = 0
+                wanted[index] = False
+        return wanted
 
     # Errors, all with the class in front.
 
@@ -186,7 +194,7 @@ class LossLayer(caffe.Layer):
         return self.BOTTOMS + self.OPTIONAL_BOTTOMS
 
 
-def _blobs(vector):
+def as_list(vector):
     """Caffe's vector of blobs as a list; the vector itself has a length and an index, but no iterator."""
     return [vector[index] for index in range(len(vector))]
 

@@ -55,6 +55,38 @@ class Integer:
         return value
 
 
+class Number:
+    """A finite number, within limits where they are given."""
+
+    def __init__(self, default, minimum=-math.inf, maximum=math.inf):
+        self.default = default
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def check(self, value):
+        """Returns `value` as a float.
+
+        Raises:
+            TypeError: it is no number; true and false are none.
+            ValueError: it is out of range.
+        """
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(self.rule)
+        if not (math.isfinite(value) and self.minimum <= value <= self.maximum):
+            raise ValueError(self.rule)
+        return float(value)
+
+    @property
+    def rule(self):
+        """What a value must be, for error messages."""
+        limits = [
+            f"{word} {limit:g}"
+            for word, limit in (("at least", self.minimum), ("at most", self.maximum))
+            if math.isfinite(limit)
+        ]
+        return "must be a finite number" + (", " + " and ".join(limits) if limits else "")
+
+
 class Numbers:
     """A list of finite numbers, at least one."""
 
@@ -88,7 +120,7 @@ def parse(text, options):
 
     Args:
         text: the param_str; empty or blank means all defaults.
-        options: what the layer takes, a dict from key to `Choice`, `Integer` or `Numbers`.
+        options: what the layer takes, a dict from key to `Choice`, `Integer`, `Number` or `Numbers`.
 
     Returns:
         A namespace with one attribute per option, given or default.

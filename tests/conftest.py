@@ -9,7 +9,8 @@ os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe reads it at import: erro
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "demo"))
+for folder in ("demo", "prototxt/own_loss"):
+    sys.path.insert(0, str(ROOT / folder))
 
 
 @pytest.fixture(autouse=True)

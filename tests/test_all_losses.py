@@ -65,6 +65,9 @@ LOSSES = {
         classes=5,
     ),
     "a user's": Loss("L1LossLayer", {"pred": (3, 4), "target": (3, 4)}, module="user_losses"),
+    "a user's, over arrays": Loss(
+        "FocalLossLayer", {"scores": (3, 4), "label": (3, 4)}, '{"gamma": 1.5}', classes=2, module="focal_loss"
+    ),
 }
 
 

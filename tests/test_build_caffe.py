@@ -176,6 +176,8 @@ def test_a_python_of_the_virtual_environment_itself_changes_nothing(tmp_path):
 
 
 def has_fresh_build():
+    if shutil.which("make") is None:
+        return False
     fresh = subprocess.run(["make", "-q", ".venv/.caffe"], cwd=ROOT, capture_output=True, check=False).returncode == 0
     return fresh and (ROOT / ".venv/.caffe-build").exists()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pylayers.array_layer import ArrayLossLayer
 from pylayers.layer import LossLayer
 from pylayers.params import Choice
 
@@ -53,3 +54,49 @@ class GpuCodeLayer(L1LossLayer):
 
     def backward_gpu(self, top, propagate_down, bottom):
         bottom[0].diff[...] = 456
+
+
+class ArrayL1LossLayer(ArrayLossLayer):
+    """E = Σ |pred − target| / N, over arrays: two gradients."""
+
+    OPTIONAL_BOTTOMS = ("weight",)
+    CONSTANTS = ("weight",)
+
+    def loss(self, xp, pred, target, weight=1):
+        return xp.abs(weight * (pred - target)).sum() / len(pred)
+
+    def gradients(self, xp, pred, target, weight=1):
+        gradient = weight * xp.sign(pred - target) / len(pred)
+        return gradient, -gradient
+
+
+class NoFormulaArrayLayer(ArrayLossLayer):
+    """A loss over arrays whose author forgot the formulas."""
+
+
+class NoGradientsArrayLayer(ArrayLossLayer):
+    """A loss over arrays whose author forgot the gradients."""
+
+    def loss(self, xp, pred, target):
+        return (pred - target).sum()
+
+
+class NoSumArrayLayer(ArrayL1LossLayer):
+    """A loss over arrays that forgets to sum."""
+
+    def loss(self, xp, pred, target):
+        return pred - target
+
+
+class OneGradientArrayLayer(ArrayL1LossLayer):
+    """A loss over arrays that forgets the target's gradient."""
+
+    def gradients(self, xp, pred, target):
+        return super().gradients(xp, pred, target)[0]
+
+
+class NoReturnArrayLayer(ArrayL1LossLayer):
+    """A loss over arrays whose gradients are computed and not returned."""
+
+    def gradients(self, xp, pred, target):
+        super().gradients(xp, pred, target)

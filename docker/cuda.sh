@@ -1,0 +1,91 @@
+# shellcheck shell=bash
+# The CUDA side of docker/build_caffe.sh, which reads this file: which CUDA, host compiler and libraries.
+
+cuda=
+cuda_arch='75 80 86 89 90' # 75 is the oldest that CUDA 13 knows, 90 the newest that CUDA 12.4 does
+cuda_host_compiler=
+cuda_version=
+cuda_wheels=() # NVIDIA's packages from PyPI, for a toolkit without its libraries
+
+check_cuda() {
+  [[ -n $cuda ]] || return 0
+  command -v nvcc >/dev/null || die "--cuda needs nvcc on PATH (Debian's package nvidia-cuda-toolkit, section non-free)"
+  cuda_version=$(nvcc --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
+  [[ $cuda_version =~ ^1[23]\. ]] ||
+    die "CUDA ${cuda_version:-of an unknown version} is not supported; put the nvcc of CUDA 12 or 13 on PATH"
+  local known arch
+  known=$(nvcc --list-gpu-arch | sed -n 's/^compute_//p' | xargs)
+  for arch in $cuda_arch; do
+    [[ " $known " == *" $arch "* ]] ||
+      die "CUDA $cuda_version has no compute capability $arch; give --cuda-arch some of: $known"
+  done
+  find_host_compiler
+  find_cuda_libraries
+}
+
+nvcc_takes() { nvcc -x cu -ccbin "$1" -E /dev/null >/dev/null 2>&1; }
+
+# The first of the installed g++ that nvcc takes: each CUDA has a newest one.
+find_host_compiler() {
+  local compiler
+  if [[ -n $cuda_host_compiler ]]; then
+    # By its path: nvcc takes some by name that it refuses then.
+    compiler=$(command -v "$cuda_host_compiler") || die "--cuda-host-compiler: no program '$cuda_host_compiler'"
+    nvcc_takes "$compiler" ||
+      die "CUDA $cuda_version does not take $cuda_host_compiler ($("$compiler" -dumpfullversion 2>/dev/null || echo "no GCC")); name an older g++, or none to have one found"
+    cuda_host_compiler=$compiler
+    return
+  fi
+  for compiler in g++ g++-{15..9}; do
+    compiler=$(command -v "$compiler") || continue
+    if nvcc_takes "$compiler"; then
+      cuda_host_compiler=$compiler
+      return
+    fi
+  done
+  die "CUDA $cuda_version takes none of the installed g++; install an older one, or name one with --cuda-host-compiler"
+}
+
+# nvcc may come without cuBLAS and cuRAND, as it does from PyPI; then these come from there, too.
+find_cuda_libraries() {
+  printf '#include <%s>\n' cublas_v2.h curand.h | nvcc -x cu -ccbin "$cuda_host_compiler" -E - >/dev/null 2>&1 && return
+  [[ $cuda_version == 13.0 ]] ||
+    die "this CUDA $cuda_version lacks the headers of cuBLAS or cuRAND; install them (for CUDA 13.0 alone they come from PyPI)"
+  cuda_wheels=('nvidia-cublas==13.0.*' 'nvidia-curand==10.4.0.*' 'nvidia-cuda-runtime==13.0.*')
+}
+
+# The folder into which those packages put headers and libraries.
+cuda_wheel_folder() {
+  "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))' | sed 's:$:/nvidia/cu13:'
+}
+
+cuda_include() { ((!${#cuda_wheels[@]})) || echo "-I$(cuda_wheel_folder)/include"; }
+
+# Where those libraries lie, seen from libcaffe.so, from the caffe command and from pycaffe.
+cuda_rpath() {
+  ((${#cuda_wheels[@]})) || return 0
+  local packages
+  packages=$("$venv/bin/python" -c 'import sys; print("python%d.%d/site-packages" % sys.version_info[:2])')
+  printf ':$ORIGIN/%s' "$packages/nvidia/cu13/lib" "../lib/$packages/nvidia/cu13/lib" ../nvidia/cu13/lib
+}
+
+# cuBLAS's own libraries, for the linker.
+cuda_rpath_link() { ((!${#cuda_wheels[@]})) || echo "-Wl,-rpath-link,$(cuda_wheel_folder)/lib"; }
+
+cuda_options() { # LINKS: a folder for names of libraries that linkers look for
+  [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
+  printf '%s\n' -DCPU_ONLY=OFF -DUSE_CUDNN=OFF -DCUDA_ARCH_NAME=Manual \
+    "-DCUDA_ARCH_BIN=$cuda_arch" "-DCUDA_ARCH_PTX=${cuda_arch##* }" "-DCUDA_HOST_COMPILER=$cuda_host_compiler"
+  # nvcc on PATH may be a link or a script; it knows itself where it is.
+  local top
+  top=$(nvcc --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
+  [[ ! -f $top/include/cuda_runtime.h ]] || echo "-DCUDA_TOOLKIT_ROOT_DIR=$(cd "$top" && pwd)"
+  ((${#cuda_wheels[@]})) || return 0
+  local folder library
+  folder=$(cuda_wheel_folder)
+  mkdir -p "$1"
+  for library in "$folder"/lib/lib{cublas,curand}.so.*; do
+    ln -sf "$library" "$1/$(basename "${library%.so.*}").so"
+  done
+  printf '%s\n' "-DCMAKE_LIBRARY_PATH=$1" "-DCUDA_NVCC_FLAGS=$(cuda_include)"
+}

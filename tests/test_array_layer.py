@@ -1,0 +1,160 @@
+"""ArrayLossLayer: formulas over arrays, and the worked example in prototxt/own_loss."""
+
+import functools
+import subprocess
+import warnings
+
+import numpy as np
+import pytest
+from closeness import assert_close_gradient, assert_close_loss, assert_same_results
+from conftest import ROOT
+from nets import layer, python_layer, run
+from test_all_losses import LOSSES
+from test_caffe_binary import CAFFE, environment, losses
+
+from pylayers import blobs
+from pylayers import layer as layer_module
+from pylayers.gradient_check import assert_gradient
+
+EXAMPLE = ROOT / "prototxt/own_loss/focal_loss.py"
+FOCAL = functools.partial(python_layer, "FocalLossLayer", ["scores", "label"], module="focal_loss")
+
+
+@pytest.fixture
+def bottoms():
+    return LOSSES["a user's, over arrays"].bottoms(6)
+
+
+def test_focal_loss_and_its_gradient_are_those_of_float64(bottoms):
+    scores = bottoms["scores"] * 5
+    found = run(FOCAL('{"gamma": 2}'), {**bottoms, "scores": scores})
+    x, sign = scores.astype(np.float64), 2 * bottoms["label"] - 1
+    p = 1 / (1 + np.exp(-sign * x))
+    assert_close_loss(found.loss, -np.sum((1 - p) ** 2 * np.log(p)) / 6)
+    assert_close_gradient(found.diffs["scores"], sign * (1 - p) ** 2 * (2 * p * np.log(p) + p - 1) / 6)
+
+
+def test_focal_loss_with_gamma_0_is_caffes_sigmoid_cross_entropy(bottoms):
+    builtin = layer(
+        "SigmoidCrossEntropyLoss", bottoms, params="loss_param { normalization: BATCH_SIZE }", loss_weight=0.3
+    )
+    found, expected = run(FOCAL('{"gamma": 0}', loss_weight=0.3), bottoms), run(builtin, bottoms)
+    assert_close_loss(found.loss, expected.loss)
+    assert_close_gradient(found.diffs["scores"], expected.diffs["scores"])
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 2])
+def test_focal_loss_gradient_is_the_difference_of_its_forward(gamma):
+    text = f"""type: 'Python' python_param {{
+        module: 'focal_loss' layer: 'FocalLossLayer' param_str: '{{"gamma": {gamma}}}' }}"""
+    assert_gradient(text, bottoms=[(4, 10), (4, 10)], labels={1: 2})
+
+
+def test_focal_loss_checks_option_and_shapes(bottoms):
+    with pytest.raises(ValueError, match=r'FocalLossLayer: param_str key "gamma" must be a finite number, at least 0'):
+        run(FOCAL('{"gamma": -1}'), bottoms)
+    with pytest.raises(ValueError, match=r"bottom\[1\] \(label\) has shape \(6, 2\), expected as many elements as"):
+        run(FOCAL(), {**bottoms, "label": bottoms["label"][:, 0, :2]})
+
+
+def test_the_example_has_twenty_lines_at_most():
+    lines = [line for line in EXAMPLE.read_text().splitlines() if line and '"""' not in line]
+    assert len(lines) <= 20
+
+
+def train(pythonpath):
+    command = [CAFFE, "train", "--solver=prototxt/own_loss/focal_loss_solver.prototxt"]
+    return subprocess.run(command, capture_output=True, text=True, env={**environment(), "PYTHONPATH": pythonpath})
+
+
+@pytest.mark.skipif(CAFFE is None, reason="this Caffe has no caffe command on PATH")
+def test_caffe_train_finds_the_users_module_on_pythonpath():
+    done = train("prototxt/own_loss")
+    assert done.returncode == 0
+    found = losses(done)
+    assert found[-1] < 0.8 * found[0]
+
+
+@pytest.mark.skipif(CAFFE is None, reason="this Caffe has no caffe command on PATH")
+def test_without_it_caffe_train_names_the_module():
+    done = train("")
+    assert done.returncode
+    assert "No module named 'focal_loss'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        (
+            "NoFormulaArrayLayer",
+            NotImplementedError,
+            r"NoFormulaArrayLayer needs a method loss\(self, xp, pred, target\)",
+        ),
+        ("NoGradientsArrayLayer", NotImplementedError, r"needs a method gradients\(self, xp, pred, target\)"),
+        (
+            "NoSumArrayLayer",
+            TypeError,
+            r"loss must return the loss, one number; it returned an array of shape \(4, 3, 4\)",
+        ),
+        (
+            "OneGradientArrayLayer",
+            TypeError,
+            r"gradients must return one array for each of bottom\[0\] \(pred\), bottom\[1\] \(target\), of the shapes "
+            r"\[\(4, 3, 4\), \(4, 3, 4\)\]; it returned the shapes \[\(3, 4\), \(3, 4\), \(3, 4\), \(3, 4\)\]",
+        ),
+        ("NoReturnArrayLayer", TypeError, "it returned None"),
+    ],
+)
+def test_a_forgotten_formula_says_so(name, error, message):
+    bottoms = LOSSES["a user's"].bottoms(4)
+    with pytest.raises(error, match=message):
+        run(python_layer(name, list(bottoms), module="user_losses"), bottoms)
+
+
+# GPU mode, as far as it goes without a GPU: tests/gpu has the rest.
+
+
+@pytest.fixture
+def gpu_mode(monkeypatch):
+    """Makes the layers believe that Caffe is in GPU mode."""
+    monkeypatch.setattr(layer_module, "on_gpu", lambda blob: True)
+    monkeypatch.setattr(blobs, "cupy_module", functools.cache(blobs.cupy_module.__wrapped__))
+
+
+@pytest.fixture
+def numpy_for_cupy(gpu_mode, monkeypatch):
+    """Lets the GPU code work on the blobs' host memory; nothing here touches a GPU."""
+    calls = []
+    monkeypatch.setattr(blobs, "cupy_module", lambda: np)
+    monkeypatch.setattr(blobs, "gpu_of", lambda blob: warnings.catch_warnings())
+    monkeypatch.setattr(blobs, "gpu_data", lambda blob: calls.append("data") or blob.data)
+    monkeypatch.setattr(blobs, "gpu_diff", lambda blob: calls.append("diff") or blob.diff)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["a user's", "a user's, over arrays"])
+@pytest.mark.parametrize("loss_weight", [1, -0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gpu_code_gives_what_cpu_code_does(name, loss_weight, weighted, request):
+    bottoms = LOSSES[name].bottoms(4)
+    kind = "ArrayL1LossLayer" if name == "a user's" else "FocalLossLayer"
+    if weighted and kind == "ArrayL1LossLayer":
+        bottoms["weight"] = np.random.default_rng(3).normal(size=(4, 3, 4)).astype(np.float32)
+    text = python_layer(
+        kind, list(bottoms), module="user_losses" if name == "a user's" else "focal_loss", loss_weight=loss_weight
+    )
+    expected = run(text, bottoms, header="force_backward: true ")
+    calls = request.getfixturevalue("numpy_for_cupy")
+    found = run(text, bottoms, header="force_backward: true ")
+    assert {"data", "diff"} == set(calls)
+    assert_same_results(found, expected)
+
+
+def test_without_a_usable_cupy_gpu_mode_warns_once_and_computes_on_the_cpu(gpu_mode, bottoms):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [run(FOCAL(), bottoms) for _ in range(2)]
+    messages = [str(each.message) for each in caught if each.category is RuntimeWarning]
+    assert len(messages) == 1
+    assert messages[0].startswith("losses run on the CPU in GPU mode, as CuPy cannot be used: ")
+    assert_close_loss(found[1].loss, found[0].loss)
