@@ -189,3 +189,68 @@ def test_second_run_does_nothing():
     assert done.returncode == 0, done.stderr
     assert done.stdout == "==> Caffe is up to date in .venv\n"
     assert (ROOT / ".venv/.caffe-build").stat().st_mtime == before
+
+
+# nvcc as it answers on other machines; what the real one does is for a build with --cuda to tell.
+NVCC = """#!/bin/sh
+case "$*" in
+  --version) echo "Cuda compilation tools, release {release}, V{release}.99" ;;
+  --list-gpu-arch) echo compute_80; echo compute_90 ;;
+  *-ccbin*) {compiles} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("release", "compiles", "options", "message"),
+    [
+        ("11.8", "true", [], "CUDA 11.8 is not supported; put the nvcc of CUDA 12 or 13 on PATH"),
+        (
+            "12.4",
+            "true",
+            ["--cuda-arch", "80 120"],
+            "CUDA 12.4 has no compute capability 120; give --cuda-arch some of: 80 90",
+        ),
+        (
+            "12.4",
+            "false",
+            ["--cuda-arch", "80", "--cuda-host-compiler", "g++"],
+            r"CUDA 12.4 does not take g\+\+ \([0-9.]+\); name an older g\+\+, or none to have one found",
+        ),
+        (
+            "12.4",
+            "false",
+            ["--cuda-arch", "80"],
+            r"CUDA 12.4 takes none of the installed g\+\+; install an older one, or name one with --cuda-host-compiler",
+        ),
+        (
+            "12.4",
+            "true",
+            ["--cuda-arch", "80", "--cuda-host-compiler", "g++-1"],
+            "--cuda-host-compiler: no program 'g\\+\\+-1'",
+        ),
+        (
+            "13.9",
+            'case "$*" in *" -") false ;; esac',
+            ["--cuda-arch", "80"],
+            "this CUDA 13.9 lacks the headers of cuBLAS or cuRAND; "
+            r"install them \(for CUDA 13.0 alone they come from PyPI\)",
+        ),
+    ],
+)
+def test_says_what_is_wrong_with_cuda(release, compiles, options, message, tmp_path):
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(NVCC.format(release=release, compiles=compiles))
+    nvcc.chmod(0o755)
+    words = " ".join(f"'{option}'" for option in ["--cuda", *options])
+    command = f"source {SCRIPT}; parse_arguments --venv {tmp_path / 'venv'} {words}; check_cuda"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert re.fullmatch(f"build_caffe.sh: error: {message}\n", done.stderr), done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_cpp_tests_are_for_the_cpu_build(tmp_path):
+    message = "--cpp-tests is for the CPU build; leave --cuda out"
+    assert_fails(build("--venv", tmp_path / "venv", "--cuda", "--cpp-tests"), message)

@@ -8,10 +8,11 @@ from conftest import ROOT
 from nets import load, python_layer, run
 
 README = (ROOT / "README.md").read_text()
+OWN_LOSS = (ROOT / "prototxt/own_loss/README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_smallest_prototxt():
@@ -22,8 +23,12 @@ def test_smallest_prototxt():
     assert net.forward()["loss"] == 2**2 / 2 * 10
 
 
-def test_loss_of_your_own(tmp_path, monkeypatch):
-    loss, test = blocks("python")
+def test_the_loss_that_it_shows_is_the_files():
+    assert blocks("python") == [(ROOT / "prototxt/own_loss/focal_loss.py").read_text()]
+
+
+def test_loss_with_memory_of_your_own(tmp_path, monkeypatch):
+    loss, test = blocks("python", OWN_LOSS)
     (tmp_path / "my_losses.py").write_text(loss)
     monkeypatch.syspath_prepend(tmp_path)
     namespace = {}
@@ -36,7 +41,7 @@ def test_loss_of_your_own(tmp_path, monkeypatch):
 
 
 def test_every_file_that_it_names_exists():
-    for path in re.findall(r"`((?:docker|pylayers|prototxt|tests)/[\w./-]*)`", README):
+    for path in re.findall(r"`((?:docker|pylayers|prototxt|tests)/[\w./-]*)`", README + OWN_LOSS):
         if "<" not in path:
             assert (ROOT / path).exists(), path
 
