@@ -42,9 +42,8 @@ class ChannelSumEuclideanLossLayer(LossLayer):
         "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
     }
 
-    def reshape(self, bottom, top):
-        """Shapes the top and checks the axes, and that the two bottoms' sums have one shape."""
-        super().reshape(bottom, top)
+    def check_shapes(self, bottom, top):
+        """Checks the axes, and that the two bottoms' sums have one shape."""
         axes = [self._summed_axes(index) for index in (0, 1)]
         kept = [shape[:first] + shape[last + 1 :] for shape, (first, last) in zip(self.shapes, axes)]
         if kept[0] != kept[1]:

@@ -22,7 +22,8 @@ class EuclideanLossLayer(LossLayer):
     Options (param_str):
         normalization: Z. "BATCH_SIZE" (default): N, as Caffe. "FULL": the number of elements of pred. "NONE": 1.
 
-    Gradients: g·w·(pred − target)/Z for pred and its negative for target, g being the loss weight.
+    Gradients: g·w·(pred − target)/Z for pred and its negative for target, g being the loss weight. As with
+    Caffe's layer the bottoms must be those of the last forward, whose residual is kept for backward.
 
     Raises:
         ValueError: from `reshape`, for shapes that do not fit.
@@ -35,9 +36,11 @@ class EuclideanLossLayer(LossLayer):
     CONSTANTS = ("weight",)
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "FULL", "NONE")}
 
-    def reshape(self, bottom, top):
-        """Shapes the top and checks that pred and target have the same number of elements."""
-        super().reshape(bottom, top)
+    _weighted = np.empty((0, 0), np.float32)  # w (pred − target) of the last forward, as Caffe's layer keeps it
+
+    def check_shapes(self, bottom, top):
+        """Checks that pred and target have the same number of elements, and the number of weights."""
+        self._forward_done = False
         self.check_same_count(1, like=0)
         self.check_weight(2, like=0)
 
@@ -45,18 +48,28 @@ class EuclideanLossLayer(LossLayer):
         """E = 1/Z · Σ w (pred − target)² / 2, the pieces summed in float64."""
         pred, target, weight = self._matrices(bottom)
 
+        if self._weighted.shape != pred.shape:
+            self._weighted = np.empty(pred.shape, np.float32)
+
         def piece(tile):
-            residual = np.subtract(pred[tile], target[tile], out=scratch(pred[tile].shape))
-            weighted = residual if weight is None else residual * weight[tile]
+            if weight is None:
+                weighted = residual = np.subtract(pred[tile], target[tile], out=self._weighted[tile])
+            else:
+                residual = np.subtract(pred[tile], target[tile], out=scratch(pred[tile].shape))
+                weighted = np.multiply(residual, weight[tile], out=self._weighted[tile])
             return sum_of_products(weighted, residual)
 
-        return sum(map_tiles(piece, tiles(*pred.shape, TILE))) / 2 / self._normalizer(pred)
+        total = sum(map_tiles(piece, tiles(*pred.shape, TILE)))
+        self._forward_done = True
+        return total / 2 / self._normalizer(pred)
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·w·(pred − target)/Z for pred, its negative for target."""
-        pred, target, weight = self._matrices(bottom)
+        """g·w·(pred − target)/Z for pred, its negative for target, with the residual of the last forward."""
+        if not self._forward_done:
+            self.forward_cpu(bottom, ())
+        weighted = self._weighted
         # One float32 factor, as in Caffe's code, so that the gradient has the same bits.
-        scale = np.float32(loss_weight / self._normalizer(pred))
+        scale = np.float32(loss_weight / self._normalizer(weighted))
         wanted = [
             (factor, by_item(blob.diff))
             for factor, blob, wanted in zip((scale, -scale), bottom, propagate_down)
@@ -64,13 +77,10 @@ class EuclideanLossLayer(LossLayer):
         ]
 
         def piece(tile):
-            residual = np.subtract(pred[tile], target[tile], out=scratch(pred[tile].shape))
-            if weight is not None:
-                residual *= weight[tile]
             for factor, diff in wanted:
-                np.multiply(residual, factor, out=diff[tile])
+                np.multiply(weighted[tile], factor, out=diff[tile])
 
-        map_tiles(piece, tiles(*pred.shape, TILE))
+        map_tiles(piece, tiles(*weighted.shape, TILE))
 
     def _normalizer(self, pred):
         return {"BATCH_SIZE": pred.shape[0], "FULL": pred.size, "NONE": 1}[self.options.normalization]

@@ -25,7 +25,7 @@ class LossLayer(caffe.Layer):
     """A scalar loss with its gradient. Subclasses say what they take and write the formula.
 
     A subclass sets the class attributes below, overrides `forward_cpu` and `backward_cpu`, and,
-    where it has demands on shapes, `reshape` (after ``super().reshape(bottom, top)``, as in C++).
+    where it has demands on shapes, `check_shapes`.
 
     The loss's gradient is scaled by the loss weight, which Caffe keeps in ``top[0].diff``:
     ``loss_weight`` of the prototxt for a loss at the end of the net, the gradient from above where
@@ -47,6 +47,14 @@ class LossLayer(caffe.Layer):
     CONSTANTS = ()
     OPTIONAL_TOPS = ()
     OPTIONS = {}
+    _checked = None  # the shapes that passed
+
+    def check_shapes(self, bottom, top):
+        """Checks ``self.shapes`` where the loss has demands on them, and shapes any optional top.
+
+        Called before the first forward and wherever a bottom's shape has changed. `check_same_count` and `check_weight`
+        are of help; `fail_bottom` raises.
+        """
 
     def forward_cpu(self, bottom, top):
         """Computes the loss from the bottoms' ``data`` (NumPy arrays), and writes any optional top.
@@ -90,18 +98,25 @@ class LossLayer(caffe.Layer):
             raise type(error)(f"{type(self).__name__}: {error}") from None
 
     def reshape(self, bottom, top):
-        """Gives the first top Caffe's shape of a loss, (), and checks that all bottoms have one batch size.
+        """Gives the first top Caffe's shape of a loss, (), and checks the bottoms' shapes where they have changed.
 
         Raises:
-            ValueError: a bottom is a scalar, is empty, or has another first dimension than the first one.
+            ValueError: a bottom is a scalar, is empty, or has another first dimension than the first one; or what
+                `check_shapes` raises.
         """
-        self.shapes = [shape_of(bottom[index]) for index in range(len(bottom))]
-        for index, shape in enumerate(self.shapes):
+        # Caffe calls this before every forward.
+        shapes = [shape_of(bottom[index]) for index in range(len(bottom))]
+        if shapes == self._checked:
+            return
+        self.shapes, self._checked = shapes, None
+        for index, shape in enumerate(shapes):
             if not shape or 0 in shape:
                 self.fail_bottom(index, "at least one axis, and no axis of length 0")
-            if shape[0] != self.shapes[0][0]:
-                self.fail_bottom(index, f"{self.shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
+            if shape[0] != shapes[0][0]:
+                self.fail_bottom(index, f"{shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
+        self.check_shapes(bottom, top)
         top[0].reshape()
+        self._checked = shapes
 
     def forward(self, bottom, top):
         """Computes the loss on the device of Caffe's mode."""

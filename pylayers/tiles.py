@@ -58,8 +58,8 @@ def map_tiles(work, pieces):
     Returns:
         What `work` returned, in the order of the pieces.
     """
-    threads = min(thread_count(), len(pieces))
-    if len(pieces) < _MIN_PIECES or threads == 1:
+    threads = 1 if len(pieces) < _MIN_PIECES else min(thread_count(), len(pieces))
+    if threads == 1:
         return [work(piece) for piece in pieces]
     results = [None] * len(pieces)
     todo = iter(range(len(pieces)))  # shared: each thread takes the next piece when it is done with one

@@ -8,7 +8,7 @@ import numpy as np
 
 from pylayers.layer import LossLayer, by_item
 from pylayers.params import Choice, Integer, Numbers
-from pylayers.tiles import TILE, map_tiles, scratch, tiles
+from pylayers.tiles import TILE, map_tiles, tiles
 
 
 class WeightedSoftmaxLossLayer(LossLayer):
@@ -60,10 +60,11 @@ class WeightedSoftmaxLossLayer(LossLayer):
         "normalization": Choice("VALID", "FULL", "BATCH_SIZE", "NONE", "WEIGHT_SUM"),
     }
 
-    def reshape(self, bottom, top):
-        """Shapes the tops and checks the axis, and the numbers of labels and of weights."""
-        super().reshape(bottom, top)
-        self._forward = None  # of scores of another shape, perhaps
+    _exp = np.empty(0, np.float32)  # exp(x − max x) of the last forward, as Caffe's layer keeps the probabilities
+
+    def check_shapes(self, bottom, top):
+        """Checks the axis, and the numbers of labels and of weights; shapes the top prob."""
+        self._forward = None
         shape = self.shapes[0]
         axis = self.options.axis + len(shape) if self.options.axis < 0 else self.options.axis
         if not 0 <= axis < len(shape):
@@ -87,77 +88,81 @@ class WeightedSoftmaxLossLayer(LossLayer):
             )
         if len(top) > 1:
             top[1].reshape(*shape)
+        self._pieces = list(self._cut())
 
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w (log Σ exp(x − max x) − (x_y − max x)), the pieces summed in float64."""
         labels = self._labels(bottom)
         scores = self._split(bottom[0].data)
         prob = self._split(top[1].data) if len(top) > 1 else None
-        peaks, others, totals = np.empty((3, *labels.index.shape), np.float32)
+        totals = np.empty(labels.index.shape, np.float32)
+        if self._exp.size != scores.size:
+            self._exp = np.empty(scores.size, np.float32)
 
-        def piece(tile):
+        def piece(part):
+            tile, kept = part
             x = scores[tile]
-            peak = np.maximum.reduce(x, axis=1, keepdims=True, out=peaks[tile])
+            peak = np.maximum.reduce(x, axis=1, keepdims=True)
             # exp of this cannot overflow, and the largest term of the sum is 1.
-            shifted = np.subtract(x, peak, out=scratch(x.shape))
+            shifted = np.subtract(x, peak, out=self._exp[kept].reshape(x.shape))
             y = self._flat_index(labels.index[tile])
-            flat = shifted.reshape(-1)
+            flat = self._exp[kept]
             shifted_y = flat[y]
             exp = np.exp(shifted, out=shifted)
             exp_y = np.exp(shifted_y)
             # Without the label's own term the sum keeps its small ones, and with them a small loss.
             flat[y] = 0
-            other = np.add.reduce(exp, axis=1, keepdims=True, out=others[tile])
+            other = np.add.reduce(exp, axis=1, keepdims=True)
             total = np.add(other, exp_y, out=totals[tile])
             if prob is not None:
                 flat[y] = exp_y
                 np.divide(exp, total, out=prob[tile])
+            # What backward wants there: p_y − 1 without the loss of digits in that difference.
+            flat[y] = -other
             loss = np.log1p(np.add(other, exp_y - 1, dtype=np.float64)) - shifted_y
             return self._weighted_sum(loss, labels, tile)
 
-        total = sum(map_tiles(piece, self._tiles()))
-        self._forward = _Forward([blob.data.copy() for blob in bottom[1:]], labels, peaks, others, totals)
+        total = sum(map_tiles(piece, self._pieces))
+        self._forward = _Forward([blob.data.copy() for blob in bottom[1:]], labels, totals)
         return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with the maxima and sums of the last forward."""
+        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept."""
         if self._forward is None or not all(
             np.array_equal(given, blob.data) for given, blob in zip(self._forward.given, bottom[1:])
         ):
             self.forward_cpu(bottom, ())
-        _, labels, peaks, others, totals = self._forward
-        scores, diff = self._split(bottom[0].data), self._split(bottom[0].diff)
+        _, labels, totals = self._forward
+        diff = self._split(bottom[0].diff)
         scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
 
-        def piece(tile):
-            x = scores[tile]
-            exp = np.subtract(x, peaks[tile], out=scratch(x.shape))
-            np.exp(exp, out=exp)
-            y = self._flat_index(labels.index[tile])
-            flat = exp.reshape(-1)
+        def piece(part):
+            tile, kept = part
             factor = scale / totals[tile]
             if labels.weight is not None:
                 factor *= labels.weight[tile]
-            # p_y − 1 without the loss of digits in that difference.
-            flat[y] = -others[tile]
-            np.multiply(exp, factor.astype(np.float32, copy=False), out=diff[tile])
+            gradient = diff[tile]
+            exp = self._exp[kept].reshape(gradient.shape)
+            np.multiply(exp, factor.astype(np.float32, copy=False), out=gradient)
             if labels.ignored is not None:
-                np.copyto(diff[tile], 0, where=labels.ignored[tile])
+                np.copyto(gradient, 0, where=labels.ignored[tile])
 
-        map_tiles(piece, self._tiles())
+        map_tiles(piece, self._pieces)
 
     def _split(self, array):
         """An array in the shape of the scores as (outer, C), or (outer, C, inner) where there are inner axes."""
         return array.reshape((self._outer, -1) if self._inner == 1 else (self._outer, -1, self._inner))
 
-    def _tiles(self):
-        """Pieces of what `_split` gives, with all classes of each position in one piece."""
+    def _cut(self):
+        """Pieces of what `_split` gives, with all classes of each position in one piece; and where each is kept."""
         # Short rows are slow: rather a piece up to four times as large than one that cuts them.
         size = max(1, TILE // self._classes, min(self._inner, 4 * TILE // self._classes))
-        all_classes = slice(None)
-        if self._inner == 1:
-            return [(outer, all_classes) for outer, _ in tiles(self._outer, 1, size)]
-        return [(outer, all_classes, inner) for outer, inner in tiles(self._outer, self._inner, size)]
+        start = 0
+        for outer, inner in tiles(self._outer, self._inner, size):
+            stop = start + (outer.stop - outer.start) * self._classes * (inner.stop - inner.start)
+            tile = (outer, slice(None)) if self._inner == 1 else (outer, slice(None), inner)
+            yield tile, slice(start, stop)
+            start = stop
 
     def _flat_index(self, label):
         """Where the labels' own scores lie in a piece's memory; label has shape (rows, 1) or (rows, 1, columns)."""
@@ -225,9 +230,7 @@ class _Forward(NamedTuple):
 
     given: list  # the label, and the weight
     labels: _Labels
-    peaks: np.ndarray  # the largest score
-    others: np.ndarray  # Σ exp(x − max x) over all classes but the label's
-    totals: np.ndarray  # the same over all classes
+    totals: np.ndarray  # Σ exp(x − max x)
 
 
 @functools.lru_cache(maxsize=16)

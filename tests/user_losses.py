@@ -12,8 +12,7 @@ class L1LossLayer(LossLayer):
 
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "NONE")}
 
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
+    def check_shapes(self, bottom, top):
         self.check_same_count(1, like=0)
 
     def forward_cpu(self, bottom, top):

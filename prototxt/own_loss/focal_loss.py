@@ -11,8 +11,7 @@ class FocalLossLayer(ArrayLossLayer):
     CONSTANTS = ("label",)
     OPTIONS = {"gamma": Number(2.0, minimum=0)}
 
-    def reshape(self, bottom, top):
-        super().reshape(bottom, top)
+    def check_shapes(self, bottom, top):
         self.check_same_count(1, like=0)
 
     def loss(self, xp, scores, label):
