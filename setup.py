@@ -18,8 +18,9 @@ setup(
     python_requires=">=3.9",
     install_requires=["numpy"],
     extras_require={
-        "cuda12": ["cupy-cuda12x"],
-        "cuda13": ["cupy-cuda13x"],
+        # CuPy, and what it compiles kernels with: NVIDIA's compiler and headers.
+        "cuda12": ["cupy-cuda12x", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
+        "cuda13": ["cupy-cuda13x", "nvidia-cuda-nvrtc==13.*", "nvidia-cuda-runtime==13.*"],
         "lmdb": ["lmdb"],
         "plot": PLOT,
         "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
