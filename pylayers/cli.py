@@ -32,13 +32,24 @@ PLOT_LOG_EXAMPLE = """\
 example:
   pylayers plot-log caffe.log -o curves.png --csv caffe.csv"""
 
+DOCTOR_EXAMPLE = """\
+example:
+  pylayers doctor                                            # Caffe, its Python module, CuPy
+  pylayers doctor prototxt/demo/digits_solver.prototxt       # these, and the nets that the solver names
+  pylayers doctor net.prototxt --gpu 0,1                     # before caffe train --gpu 0,1
+
+GPU mode is checked where caffe train would use it: with --gpu, or with solver_mode: GPU written in the solver.
+A net by itself is checked in each phase in which it is whole.
+
+exit status: 0 where nothing is wrong, or nothing but warnings; 1 for errors; 2 for a file that cannot be used"""
+
 
 class _Parser(argparse.ArgumentParser):
     """Ends with one line for a mistake, and not with the usage before it.
 
     Attributes:
-        arguments: a function that adds the arguments, called when they are needed: most commands' need Caffe,
-            which `plot-log` does without.
+        arguments: a function that adds the arguments, called when they are needed: most commands' need Caffe, and
+            `doctor` must do without.
     """
 
     arguments = None
@@ -85,6 +96,13 @@ def _parser():
         "hold a layer's backward against differences of its forward",
         CHECK_GRADIENT_EXAMPLE,
         _add_check_gradient,
+    )
+    _add(
+        commands,
+        "doctor",
+        "say what is wrong with Caffe, a net or a solver, before Caffe does",
+        DOCTOR_EXAMPLE,
+        _add_doctor,
     )
     _add(commands, "plot-log", "draw what Caffe's solver logs, or write it as CSV", PLOT_LOG_EXAMPLE, _add_plot_log)
     return parser
@@ -196,6 +214,19 @@ def _check_gradient(options):
     return gradient_check.run(options)
 
 
+def _add_doctor(parser):
+    parser.add_argument("file", nargs="?", metavar="FILE.prototxt", help="a net or a solver; none for Caffe alone")
+    parser.add_argument("--gpu", type=_gpus, metavar="IDS", help="as for caffe train, such as 0 or 0,1 or all")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options):
+    from pylayers import doctor
+
+    return doctor.run(options)
+
+
 def _add_plot_log(parser):
     parser.add_argument("log", metavar="LOG", help="what caffe train wrote to stderr")
     parser.add_argument("-o", "--output", type=_png, metavar="FILE.png", help="the curves")
@@ -225,7 +256,7 @@ def _need_caffe():
         importlib.import_module("caffe")
     except Exception as error:  # whatever a broken Caffe raises
         message = str(error).strip().partition("\n")[0]
-        raise UserError(f"cannot import Caffe ({message})") from None
+        raise UserError(f"cannot import Caffe ({message}); pylayers doctor says what is wrong with it") from None
 
 
 def _add_outputs(parser):
@@ -236,6 +267,12 @@ def _add_outputs(parser):
 def _png(text):
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"must end in .png, found {text!r}")
+    return text
+
+
+def _gpus(text):
+    if text != "all" and not all(number.isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"must be GPU numbers, such as 0 or 0,1, or all, found {text!r}")
     return text
 
 

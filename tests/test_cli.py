@@ -43,7 +43,7 @@ def test_import_of_the_package_gives_the_layers_alone():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "plot-log"])
+@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "doctor", "plot-log"])
 def test_help_ends_with_an_example(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
@@ -266,7 +266,7 @@ def test_without_caffe_a_command_ends_in_one_line(tmp_path):
         assert done.returncode == 2
         assert done.stdout == ""
         assert done.stderr.startswith("pylayers")
-        assert "cannot import Caffe (first line)" in done.stderr
+        assert "cannot import Caffe (first line); pylayers doctor says what is wrong with it\n" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
