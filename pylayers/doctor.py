@@ -79,7 +79,8 @@ def _print(facts, findings, count):
         place = ":".join(str(part) for part in (finding.file, finding.line) if part is not None)
         layer = f'layer "{finding.layer}": ' if finding.layer else ""
         print(f"{place + ': ' if place else ''}{finding.severity}: {layer}{finding.found} [{finding.rule}]")
-        print(f"    write: {finding.write}")
+        if finding.write:
+            print(f"    write: {finding.write}")
         if finding.detail:
             print(textwrap.indent(finding.detail.strip(), "    | "))
     if not findings:

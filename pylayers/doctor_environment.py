@@ -22,7 +22,7 @@ class Finding(NamedTuple):
 
     severity: str  # "error": it breaks, or does not do what it says; "warning": it may be meant
     found: str
-    write: str  # the line to write instead, or the command to run
+    write: str  # the line to write instead, or the command to run; "" where what was found says it all
     file: Optional[str] = None
     line: Optional[int] = None
     layer: Optional[str] = None
@@ -64,9 +64,11 @@ def ask(**request):
             try:
                 status = process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
                 status = None
+            finally:
+                if process.poll() is None:  # it hangs, or the user has had enough
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         text = log.read_text(encoding="utf-8", errors="replace")
         try:
             return Answer(json.loads(answer.read_text(encoding="utf-8")), text, status)
@@ -211,7 +213,7 @@ def _said_by_import(text):
         if match:
             named = match[1] if match.re.groups else ""
             return _error(rule, message.replace("{1}", named), write.replace("{1}", named), text)
-    return _error("caffe-import", "import caffe fails", "what the traceback says", text)
+    return _error("caffe-import", "import caffe fails", "", text)
 
 
 def _lacks(text, module):

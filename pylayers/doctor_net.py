@@ -1,11 +1,13 @@
 """`pylayers doctor`: the nets that a file stands for, the line of each field, and what depends on what in a net."""
 
+import difflib
 import os
 import re
 import tempfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
@@ -15,7 +17,7 @@ from pylayers.output import UserError, read_text
 
 _SOLVER_FIELDS = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
 # What is found while the nets are read and built; the other rules are in `pylayers.doctor_rules`.
-RULES = ("solver-net", "old-format", "build")
+RULES = ("solver-net", "build")
 _NET_FIELDS = set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name)
 
 
@@ -214,22 +216,7 @@ def _read_net(path, text, field):
         raise UserError(f"{path} is no net and no solver: it has no layer")
     both = [Net(path, phase, param, field) for phase in nets.PHASES]
     # What is made for one phase alone, such as a train_net, is not whole in the other.
-    return Read([net for net in both if net.is_whole] or both[:1], _of_old_format(path, param, field), None, None)
-
-
-def _of_old_format(path, param, field):
-    if not param.layers:
-        return []
-    return [
-        Finding(
-            "warning",
-            "layers { } is the format before 2014, which has no Python layers; only Caffe itself has looked at it",
-            "what Caffe's upgrade_net_proto_text makes of it, layer { }",
-            path,
-            field.line_of("layers"),
-            rule="old-format",
-        )
-    ]
+    return Read([net for net in both if net.is_whole] or both[:1], [], None, None)
 
 
 def _parse(path, text, message):
@@ -273,8 +260,8 @@ class _Solver:
         # caffe train looks at a solver_mode that is written down; the default, GPU, is nobody's.
         is_gpu = self.param.HasField("solver_mode") and self.param.solver_mode == caffe_pb2.SolverParameter.GPU
         device = self.param.device_id if is_gpu else None
-        unique = list(dict.fromkeys(self.findings))
-        return Read(found, unique, device, self.field.line_of("solver_mode") if is_gpu else None)
+        findings = list(dict.fromkeys(self.findings))  # a net may be that of several phases
+        return Read(found, findings, device, self.field.line_of("solver_mode") if is_gpu else None)
 
     def _net(self, name, index, phase, state):
         field = self.field.all(name)[index]
@@ -287,7 +274,6 @@ class _Solver:
             return None
         text = read_text(value)
         param, field = _parse(value, text, caffe_pb2.NetParameter()), fields_of(text)
-        self.findings += _of_old_format(value, param, field)
         return Net(value, phase, param, field, state)
 
     def _missing(self, name, field, value):
@@ -317,11 +303,15 @@ def build(net, path):
     Returns:
         A list with one `Finding` at most: what Caffe says, at the layer that it was at.
     """
+    param = caffe_pb2.NetParameter()
+    param.CopyFrom(net.param)
+    del param.layer[:]
+    param.layer.extend(layer for layer in net.param.layer if layer.type != "HDF5Output")  # it would empty its file
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt", encoding="utf-8") as file:
-        file.write(text_format.MessageToString(net.param))
+        file.write(text_format.MessageToString(param))
         file.flush()
-        state = net.param.state
-        answer = ask(do="net", path=path, file=file.name, phase=nets.PHASES[net.phase], level=state.level)
+        phase, level = nets.PHASES[net.phase], param.state.level
+        answer = ask(do="net", path=path, file=file.name, phase=phase, level=level)
     if answer.found:
         net.shapes = {name: tuple(shape) for name, shape in answer.found["shapes"].items()}
         return []
@@ -331,7 +321,7 @@ def build(net, path):
     finding = Finding(
         "error",
         f"Caffe cannot build the net: {says}",
-        "what Caffe says",
+        _remedy(says, layer),
         net.path,
         layer.field.line if layer else None,
         layer.param.name if layer else None,
@@ -339,6 +329,24 @@ def build(net, path):
         rule="build",
     )
     return [finding]
+
+
+def _remedy(says, layer):
+    """What to write where it is plain from what Caffe says; else nothing."""
+    unknown = re.search(r"Unknown layer type: (\w+)", says)
+    if unknown:
+        if unknown[1] in _WITH_OPENCV:
+            return "a Caffe that is built with OpenCV, make CAFFE=--with-opencv"
+        near = difflib.get_close_matches(unknown[1], list(caffe.layer_type_list()), n=1)
+        return f'type: "{near[0]}"' if near else ""
+    for _, value in layer.param.ListFields() if layer else ():
+        source = getattr(value, "source", "")
+        if source and not os.path.exists(source):
+            return f'source: "a file or database that is there": there is no {source} here, in {os.getcwd()}'
+    return ""
+
+
+_WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
 
 
 def _at_work(net, log):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from caffe.proto import caffe_pb2
 
 from pylayers import nets
-from pylayers.doctor_environment import ask
+from pylayers.doctor_environment import Finding, ask
 from pylayers.doctor_net import build, learns
 from pylayers.doctor_probe import CALLED, CALLED_BY_LOSS_LAYER
 from pylayers.gradient_check import LABEL_LOSSES
@@ -114,6 +114,19 @@ def _rule(function):
 def _rule_of_shapes(function):
     RULES_OF_SHAPES[function.__name__.replace("_", "-")] = function
     return function
+
+
+@_rule
+def old_format(net):
+    """A net in the format before 2014, of which no other rule sees anything."""
+    if net.param.layers:
+        yield Finding(
+            "warning",
+            "layers { } is the format before 2014, which has no Python layers; Caffe alone has looked at it",
+            "what Caffe's upgrade_net_proto_text makes of it, layer { }",
+            net.path,
+            net.field.line_of("layers"),
+        )
 
 
 @_rule
@@ -231,7 +244,7 @@ def loss_weight_count(net):
 def label_gradient(net):
     """Labels or weights from a layer that learns, from which no gradient comes to it."""
     for layer in net.layers if net.phase == "train" else ():
-        if layer.param.type in LABEL_LOSSES:
+        if layer.param.type in (*LABEL_LOSSES, "SigmoidCrossEntropyLoss"):
             constants = {1: "label"}
         else:
             found = net.described(layer) if layer.param.type == "Python" else None
@@ -330,7 +343,7 @@ def _fixed(net, layer):
 @_rule
 def fixed_convolution_zero(net):
     """A fixed 1×1 convolution of zeros: its top is 0, and the loss constant."""
-    for layer in net.layers:
+    for layer in net.layers if net.phase == "train" else ():
         fixed = _fixed(net, layer)
         if fixed is None or fixed.value != 0:
             continue
@@ -350,7 +363,7 @@ def fixed_convolution_zero(net):
 @_rule
 def fixed_convolution_trained(net):
     """A 1×1 convolution that is to sum channels, but is trained: away from the sum, to a smaller loss."""
-    for layer in net.layers:
+    for layer in net.layers if net.phase == "train" else ():
         fixed = _fixed(net, layer)
         if fixed is None or not fixed.is_said:
             continue

@@ -266,6 +266,8 @@ GOOD = [
     ("loss-weight", euclidean(more="") + 'layer { name: "scaled" type: "Power" bottom: "loss" top: "scaled" }'),
     ("loss-weight", DATA + PRED + python("GoodLayer", "doctor_layers", more="", name="metric")),
     ("loss-weight-count", TWO_TOPS.replace("loss_weight: 1", "loss_weight: 1 loss_weight: 0")),
+    ("fixed-convolution-zero", fixed('bias_term: false weight_filler { type: "constant" }').replace("TRAIN", "TEST")),
+    ("fixed-convolution-trained", fixed(f"bias_term: false {ONES}", "").replace("TRAIN", "TEST")),
     ("label-gradient", softmax(LABELLER, "propagate_down: true propagate_down: false")),
     ("label-gradient", softmax(FROZEN_VOTES.replace("votes", "given").replace("num_output: 5", "num_output: 1"))),
     ("no-backward", softmax(VOTES + ARGMAX, "propagate_down: true propagate_down: false")),
@@ -414,9 +416,20 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "layer", "found", "detail"),
+    ("text", "layer", "found", "more"),
     [
-        (euclidean().replace('"Convolution"', '"Convolutoin"'), "pred", "Unknown layer type: Convolutoin", ""),
+        (
+            euclidean().replace('"Convolution"', '"Convolutoin"'),
+            "pred",
+            "Unknown layer type: Convolutoin",
+            'type: "Convolution"',
+        ),
+        (
+            'layer { name: "data" type: "HDF5Data" top: "x" hdf5_data_param { source: "no.txt" batch_size: 1 } }',
+            "data",
+            "Failed to open source file: no.txt",
+            "there is no no.txt here, in /",
+        ),
         (
             euclidean().replace("num_output: 3", "num_output: 2"),
             "loss",
@@ -438,14 +451,14 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_says_what_caffe_says(text, layer, found, detail, examine):
+def test_says_what_caffe_says(text, layer, found, more, examine):
     (finding,) = examine(text)
     assert finding.rule == "build"
     assert found in finding.found
     assert finding.layer == layer
     starts = [number for number, line in enumerate(text.splitlines(), 1) if f'name: "{layer}"' in line]
     assert [finding.line] == starts
-    assert detail in finding.detail
+    assert more in finding.write + finding.detail
 
 
 def test_a_layer_that_hangs(examine, tmp_path, monkeypatch):
@@ -472,7 +485,17 @@ layers { name: "loss" type: EUCLIDEAN_LOSS bottom: "data" bottom: "data" top: "l
 """
     (finding,) = examine(text)
     assert (finding.rule, finding.severity, finding.line) == ("old-format", "warning", 2)
-    assert [finding.rule for finding in examine(text.replace("EUCLIDEAN_LOSS", "ACCURACY"))] == ["old-format", "build"]
+    (finding,) = examine(f"base_lr: 0.1 net_param {{\n{text}}}")
+    assert (finding.rule, finding.line) == ("old-format", 3)
+    assert [finding.rule for finding in examine(text.replace("EUCLIDEAN_LOSS", "ACCURACY"))] == ["build", "old-format"]
+
+
+def test_a_net_leaves_its_output_file_alone(examine, tmp_path):
+    (tmp_path / "out.h5").write_text("precious")
+    text = 'layer { name: "out" type: "HDF5Output" bottom: "pred" bottom: "label" '
+    text += f'hdf5_output_param {{ file_name: "{tmp_path}/out.h5" }} }}'
+    assert examine(DATA + PRED + text) == []
+    assert (tmp_path / "out.h5").read_text() == "precious"
 
 
 # Which nets and phases.
@@ -753,7 +776,7 @@ def test_every_rule_is_tested():
     # Each of these has a test of its own above.
     alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format", "solver-net"}
     assert set.union(*tables, alone) == rules
-    assert {rule for rule, _ in GOOD} == set(doctor_rules.RULES) - {"module-path"} | set(doctor_rules.RULES_OF_SHAPES)
+    assert {rule for rule, _ in GOOD} == set(doctor_rules.RULES) - alone | set(doctor_rules.RULES_OF_SHAPES)
 
 
 def test_prints_and_writes_what_it_finds(tmp_path, capsys):
