@@ -205,7 +205,7 @@ def read(path):
     text = read_text(path)
     field = fields_of(text)
     names = {each.name for each in field.fields}
-    if not names & (_SOLVER_FIELDS - _NET_FIELDS) or names & (_NET_FIELDS - _SOLVER_FIELDS):
+    if not names & (_SOLVER_FIELDS - _NET_FIELDS):
         return _read_net(path, text, field)
     return _Solver(path, _parse(path, text, caffe_pb2.SolverParameter()), field).read()
 

@@ -253,19 +253,21 @@ def label_gradient(net):
         for index, name in constants.items():
             if not layer.runs_backward or index >= len(layer.sources) or not layer.asked[index]:
                 continue
-            source = layer.sources[index]
-            if source is None or not source.is_reached or source.param.type in nets.NO_BACKWARD:
-                continue
-            learner = _learner(source)
-            found = (
-                f'bottom "{layer.param.bottom[index]}" ({name}) depends on the parameters of "{learner.param.name}"; '
-            )
+            source, is_python = layer.sources[index], layer.param.type == "Python"
             flags = " ".join(f"propagate_down: {str(other != index).lower()}" for other in range(len(layer.sources)))
-            write = f'{flags} in the layer, or lr_mult: 0 in "{learner.param.name}"'
-            if layer.param.type == "Python":
-                yield net.warning(layer, ("bottom",), f"{found}the gradient that it gets from this loss is 0", write)
-            else:
-                yield net.error(layer, ("bottom",), f"{found}Caffe ends where it asks for that gradient", write)
+            blob = f'bottom "{layer.param.bottom[index]}" ({name})'
+            if source is None or not source.is_reached:
+                if not is_python:
+                    found = f"propagate_down asks for the gradient of {blob}, and Caffe ends with that"
+                    yield net.error(layer, ("propagate_down",), found, flags)
+            elif source.param.type not in nets.NO_BACKWARD:
+                learner = _learner(source).param.name
+                found = f'{blob} depends on the parameters of "{learner}"; '
+                found += (
+                    "the gradient that it gets from this loss is 0" if is_python else "Caffe ends with its gradient"
+                )
+                report = net.warning if is_python else net.error
+                yield report(layer, ("bottom",), found, f'{flags} in the layer, or lr_mult: 0 in "{learner}"')
 
 
 def _learner(layer):

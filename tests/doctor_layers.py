@@ -82,7 +82,7 @@ class NoSelfLayer(GoodLayer):
 
 
 class TwoParametersLayer(GoodLayer):
-    def backward(self, top, bottom):
+    def backward(self, top, propagate_down):
         pass
 
 
