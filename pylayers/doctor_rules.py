@@ -247,9 +247,9 @@ def label_gradient(net):
         if layer.param.type in (*LABEL_LOSSES, "SigmoidCrossEntropyLoss"):
             constants = {1: "label"}
         else:
-            found = net.described(layer) if layer.param.type == "Python" else None
-            names = (found or {}).get("bottoms", [])
-            constants = {index: name for index, name in enumerate(names) if name in found["constants"]}
+            known = net.described(layer) or {}
+            names = enumerate(known.get("bottoms", ()))
+            constants = {index: name for index, name in names if name in known["constants"]}
         for index, name in constants.items():
             if not layer.runs_backward or index >= len(layer.sources) or not layer.asked[index]:
                 continue
@@ -310,8 +310,7 @@ def param_str(net):
         param = layer.param.python_param
         error = (net.described(layer) or {}).get("param_str_errors", {}).get(param.param_str)
         if error:
-            write = f"a param_str that {param.layer} takes"
-            yield net.error(layer, ("python_param", "param_str"), f"{param.layer}: {error}", write)
+            yield net.error(layer, ("python_param", "param_str"), f"{param.layer}: {error}", "")
 
 
 class _Fixed(NamedTuple):
@@ -321,7 +320,7 @@ class _Fixed(NamedTuple):
     is_said: bool  # the filler's type stands in the net
     is_frozen: bool
     trains_bias: bool
-    is_before_loss: bool
+    is_before_loss: bool  # one that a channel sum is for
 
 
 def _fixed(net, layer):
@@ -338,7 +337,7 @@ def _fixed(net, layer):
         param.HasField("weight_filler"),
         rates[0] == 0,
         param.bias_term and rates[1] != 0,
-        any(nets.loss_weights(taker.param) for taker in takers),
+        any(taker.param.type in ("EuclideanLoss", "Python") for taker in takers),
     )
 
 
@@ -370,7 +369,8 @@ def fixed_convolution_trained(net):
         if fixed is None or not fixed.is_said:
             continue
         report = net.error if fixed.is_before_loss else net.warning
-        if not fixed.is_frozen and not layer.param.convolution_param.bias_term:
+        may_be_sum = not layer.param.convolution_param.bias_term and (fixed.value or fixed.is_before_loss)
+        if may_be_sum and not fixed.is_frozen:
             yield report(
                 layer,
                 ("param", "lr_mult"),

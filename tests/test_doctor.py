@@ -123,6 +123,7 @@ def with_param_str(text, param_str):
 
 LOSS = 'layer { name: "loss"'
 ONES = 'weight_filler { type: "constant" value: 1 }'
+ZEROS = 'bias_term: false weight_filler { type: "constant" }'
 TWO_TOPS = softmax("").replace('"given"', '"label"').replace('top: "loss"', 'top: "loss" top: "prob"')
 FROZEN_VOTES = VOTES.replace("}\n", "param { lr_mult: 0 } param { lr_mult: 0 } }\n")
 FROZEN_LABELLER = LABELLER.replace("}\n", "param { lr_mult: 0 } param { lr_mult: 0 } }\n")
@@ -259,6 +260,12 @@ BROKEN = [
         "has a bias, and that is trained",
         "bias_term: false",
     ),
+    Broken(
+        "fixed-convolution-trained",
+        at(fixed(f"bias_term: false {ONES}", "", "SigmoidCrossEntropyLoss"), 'layer { name: "sum"'),
+        "is trained",
+        severity="warning",
+    ),
     Broken("multi-gpu", at(euclidean(), LOSS), "do not work with caffe train --gpu 0,1", "--gpu 0, or", gpu="0,1"),
     Broken("multi-gpu", at(euclidean(), LOSS), "if that is more than one GPU", severity="warning", gpu="all"),
     Broken(
@@ -280,7 +287,7 @@ GOOD = [
     ("loss-weight", euclidean(more="") + 'layer { name: "scaled" type: "Power" bottom: "loss" top: "scaled" }'),
     ("loss-weight", DATA + PRED + python("GoodLayer", "doctor_layers", more="", name="metric")),
     ("loss-weight-count", TWO_TOPS.replace("loss_weight: 1", "loss_weight: 1 loss_weight: 0")),
-    ("fixed-convolution-zero", fixed('bias_term: false weight_filler { type: "constant" }').replace("TRAIN", "TEST")),
+    ("fixed-convolution-zero", fixed(ZEROS).replace("TRAIN", "TEST")),
     ("fixed-convolution-trained", fixed(f"bias_term: false {ONES}", "").replace("TRAIN", "TEST")),
     ("label-gradient", softmax(LABELLER, "propagate_down: true propagate_down: false")),
     ("label-gradient", softmax(FROZEN_LABELLER)),
@@ -291,6 +298,7 @@ GOOD = [
     ("fixed-convolution-zero", fixed(f"bias_term: false {ONES}")),
     ("fixed-convolution-zero", fixed('weight_filler { type: "constant" }', "")),
     ("fixed-convolution-trained", fixed(ONES, "")),
+    ("fixed-convolution-trained", fixed(ZEROS, "", "SigmoidCrossEntropyLoss")),
     ("fixed-convolution-trained", fixed(ONES, "param { lr_mult: 0 } param { lr_mult: 0 }")),
     ("reduction-axes", reduction(3)),
     ("reduction-axes", reduction(1, "dim: 4 dim: 3 dim: 1 dim: 1")),
@@ -655,7 +663,7 @@ def test_a_solver_without_its_net(text, found, write, solver, tmp_path, monkeypa
 
 
 def test_a_file_of_weights_may_hold_the_fixed_convolution(solver):
-    net = fixed('bias_term: false weight_filler { type: "constant" }')
+    net = fixed(ZEROS)
     (finding,) = solver('net: "nets/fixed.prototxt" weights: "x.caffemodel"', fixed=net)
     assert (finding.rule, finding.severity) == ("fixed-convolution-zero", "warning")
 
@@ -862,6 +870,15 @@ def test_prints_and_writes_what_it_finds(tmp_path, capsys):
     assert result["environment"]["python_layers"] is True
     (finding,) = result["findings"]
     assert (finding["rule"], finding["line"], finding["layer"]) == ("loss-weight", 5, "loss")
+
+
+def test_the_readme_shows_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.prototxt").write_text(DATA + PRED + python("EuclideanLoss", more=""))
+    assert cli.main(["doctor", "net.prototxt"]) == 1
+    _, printed = capsys.readouterr().out.split("\n", 1)
+    shown = (ROOT / "README.md").read_text()
+    assert re.sub(r":\d+:", ":N:", printed) in re.sub(r":\d+:", ":N:", shown)
 
 
 def test_a_warning_alone_ends_with_status_0(capsys):
