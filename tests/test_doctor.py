@@ -1,8 +1,10 @@
 """pylayers doctor: each rule finds what it is for, at its line, and nothing in a net that is right."""
 
+import faulthandler
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -314,7 +316,7 @@ def _tests_on_pythonpath(monkeypatch):
 
 
 @pytest.fixture
-def examine(tmp_path, monkeypatch):
+def examine_alone(tmp_path, monkeypatch):
     """The findings for a text, without a look at Caffe itself."""
     monkeypatch.setattr(doctor_environment, "check_caffe", lambda: ({}, []))
     monkeypatch.setattr(doctor_environment, "check_gpu", lambda gpus, **place: [])
@@ -326,6 +328,12 @@ def examine(tmp_path, monkeypatch):
         return findings
 
     return examine_text
+
+
+@pytest.fixture
+def examine(examine_alone, quick):
+    """As `examine_alone`, but the probe works in forks of this process."""
+    return examine_alone
 
 
 @pytest.fixture
@@ -341,8 +349,11 @@ def ask_in_fork(do, path=(), **request):
         child = os.fork()
         if not child:
             try:
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+                faulthandler.disable()  # an abort is expected
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
+                sys.path[:0] = path
                 answer.write(json.dumps(getattr(doctor_probe, do)(**request)))
                 answer.flush()
             finally:
@@ -359,7 +370,6 @@ def marked_line(text):
     return line
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.rule)
 def test_finds(broken, examine, tmp_path):
     (finding,) = examine(broken.text, broken.gpu)
@@ -370,7 +380,6 @@ def test_finds(broken, examine, tmp_path):
     assert f'name: "{finding.layer}"' in broken.text
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("rule", "text"), GOOD, ids=[rule for rule, _ in GOOD])
 def test_finds_nothing(rule, text, examine):
     assert examine(text, "0,1" if rule == "multi-gpu" else None) == []
@@ -448,22 +457,22 @@ def test_the_kits_own_files_are_right(path, monkeypatch):
         ("import time; time.sleep(60)", "its import does not come to an end within 2 s", ""),
     ],
 )
-def test_shows_why_a_module_is_not_imported(code, found, detail, examine, tmp_path, monkeypatch):
+def test_shows_why_a_module_is_not_imported(code, found, detail, examine_alone, tmp_path, monkeypatch):
     (tmp_path / "my_losses.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     if "sleep" in code:
         monkeypatch.setattr(doctor_environment, "TIMEOUT", 2)
-    (finding,) = examine(euclidean(module="my_losses"))
+    (finding,) = examine_alone(euclidean(module="my_losses"))
     assert finding.rule == "module-import"
     assert found in finding.found
     assert detail in finding.detail
     assert "doctor_probe" not in finding.detail
 
 
-def test_a_module_is_searched_where_caffe_does(examine):
+def test_a_module_is_searched_where_caffe_does(examine_alone):
     """And not in the folder of the script that imports it."""
     assert (ROOT / "pylayers/tiles.py").exists()
-    (finding,) = examine(euclidean(module="tiles"))
+    (finding,) = examine_alone(euclidean(module="tiles"))
     assert "No module named 'tiles'" in finding.found
 
 
@@ -486,6 +495,26 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setenv("PYTHONPATH", path, prepend=os.pathsep)
     assert cli.main(["doctor", "nets/net.prototxt"]) == 0
+
+
+def test_lines_of_fields():
+    text = """# layer {
+name: "layer { }" layer { name: "a"
+  python_param < module: 'b'
+    layer: "c" > }
+layer: [ { name: "d" },
+  { type: "e"
+    param { lr_mult: 0 } param {
+      decay_mult: 0 } } ]
+"""
+    layers = doctor_net.fields_of(text).all("layer")
+    assert [layer.line for layer in layers] == [2, 5, 6]
+    assert layers[0].line_of("python_param", "layer") == 4
+    assert layers[0].line_of("python_param", "param_str") == 3
+    assert layers[0].line_of("loss_weight") == 2
+    assert layers[1].line_of("name") == 5
+    assert [param.line for param in layers[2].all("param")] == [7, 7]
+    assert layers[2].all("param")[1].line_of("decay_mult") == 8
 
 
 # What Caffe says itself.
@@ -527,8 +556,8 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_says_what_caffe_says(text, layer, found, more, examine):
-    (finding,) = examine(text)
+def test_says_what_caffe_says(text, layer, found, more, examine_alone):
+    (finding,) = examine_alone(text)
     assert finding.rule == "build"
     assert found in finding.found
     assert finding.layer == layer
@@ -537,7 +566,7 @@ def test_says_what_caffe_says(text, layer, found, more, examine):
     assert more in finding.write + finding.detail
 
 
-def test_a_layer_that_hangs(examine, tmp_path, monkeypatch):
+def test_a_layer_that_hangs(examine_alone, tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(
         "import time\nfrom doctor_layers import GoodLayer\n"
         "class SlowLayer(GoodLayer):\n    def setup(self, bottom, top):\n        time.sleep(60)\n"
@@ -549,7 +578,7 @@ def test_a_layer_that_hangs(examine, tmp_path, monkeypatch):
         return doctor_environment.ask(**request)
 
     monkeypatch.setattr(doctor_net, "ask", ask_briefly)
-    (finding,) = examine(DATA + PRED + python("SlowLayer", "slow"))
+    (finding,) = examine_alone(DATA + PRED + python("SlowLayer", "slow"))
     assert (finding.rule, finding.layer) == ("build", "loss")
     assert "does not come to an end within 5 s" in finding.found
 
@@ -619,7 +648,7 @@ TEST_NET = euclidean().replace("TRAIN", "TEST")
         ('train_net: "nets/bad.prototxt"', "nets/bad.prototxt", 5),
         (f"# a line\nnet_param {{\n{NO_WEIGHT}}}", "net.prototxt", 7),
         ('train_net: "nets/good.prototxt" test_net: "nets/test.prototxt" test_iter: 1', None, None),
-        ('train_net: "nets/good.prototxt" test_net: "nets/no_type.prototxt" test_iter: 1', "nets/no_type.prototxt", 3),
+        ('train_net: "nets/good.prototxt" test_net: "nets/no_type.prototxt" test_iter: 1', "nets/no_type.prototxt", 1),
         ('net: "nets/staged.prototxt" train_state { stage: "a" }', "nets/staged.prototxt", 6),
         ('net: "nets/staged.prototxt" train_state { stage: "b" }', None, None),
     ],
@@ -627,7 +656,7 @@ TEST_NET = euclidean().replace("TRAIN", "TEST")
 def test_follows_a_solver_to_its_nets(text, file, line, solver):
     staged = "\n" + NO_WEIGHT.replace('name: "loss"', 'name: "loss" include { stage: "a" }')
     staged += 'layer { name: "silence" type: "Silence" bottom: "pred" include { stage: "b" } }'
-    no_type = TEST_NET.replace('"Convolution"', '"NoType"')
+    no_type = TEST_NET.replace('"DummyData"', '"NoType"')
     findings = solver(text, good=euclidean(), bad=NO_WEIGHT, test=TEST_NET, no_type=no_type, staged=staged)
     found = [(os.path.relpath(finding.file), finding.line) for finding in findings]
     assert found == ([(file, line)] if file else [])
