@@ -1,7 +1,22 @@
 """Loss layers in Python for Caffe, by the names that a prototxt uses: ``module: "pylayers"``."""
 
-from pylayers.channel_sum_euclidean_loss import ChannelSumEuclideanLossLayer
-from pylayers.euclidean_loss import EuclideanLossLayer
-from pylayers.weighted_softmax_loss import WeightedSoftmaxLossLayer
+import importlib
 
-__all__ = ["ChannelSumEuclideanLossLayer", "EuclideanLossLayer", "WeightedSoftmaxLossLayer"]
+# Imported when first asked for: `pylayers doctor` runs where Caffe cannot be imported, and says why.
+_MODULES = {
+    "ChannelSumEuclideanLossLayer": "pylayers.channel_sum_euclidean_loss",
+    "EuclideanLossLayer": "pylayers.euclidean_loss",
+    "WeightedSoftmaxLossLayer": "pylayers.weighted_softmax_loss",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return globals()[name]
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

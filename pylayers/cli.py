@@ -1,11 +1,10 @@
 """The commands of the kit: their arguments and exit statuses. What they do is in the module of their name."""
 
 import argparse
+import importlib
 import math
 import os
 import sys
-
-import caffe
 
 from pylayers.output import UserError
 from pylayers.params import Integer
@@ -48,9 +47,33 @@ SOURCE is one of
 The weight of class c is median(freq) / freq(c); freq(c) is the number of its pixels divided by all pixels in the
 images that show it, or, with one label an item, its share of the labels. A class that never occurs gets 0."""
 
+DOCTOR_EXAMPLE = """\
+example:
+  pylayers doctor                                            # Caffe, its Python module, CuPy
+  pylayers doctor prototxt/demo/digits_solver.prototxt       # these, and the nets that the solver names
+  pylayers doctor net.prototxt --gpu 0,1                     # before caffe train --gpu 0,1
+
+GPU mode is checked where caffe train would use it: with --gpu, or with solver_mode: GPU written in the solver.
+A net by itself is checked in each phase in which it is whole.
+
+exit status: 0 where nothing is wrong, or nothing but warnings; 1 for errors; 2 for a file that cannot be used"""
+
 
 class _Parser(argparse.ArgumentParser):
-    """Ends with one line for a mistake, and not with the usage before it."""
+    """Ends with one line for a mistake, and not with the usage before it.
+
+    Attributes:
+        arguments: a function that adds the arguments, called when they are needed: most commands' need Caffe, and
+            `doctor` must do without.
+    """
+
+    arguments = None
+
+    def parse_known_args(self, args=None, namespace=None):
+        add, self.arguments = self.arguments, None
+        if add:
+            add(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -65,32 +88,49 @@ def main(arguments=None):
     Returns:
         The exit status; 2 for a mistake of the user's, with one line on stderr.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    # Warnings and errors only. The package imports Caffe first, too early for GLOG_minloglevel in os.environ;
-    # init_log may be called once in a process, and is missing from an old pycaffe.
-    if "GLOG_minloglevel" not in os.environ and arguments is None and hasattr(caffe, "init_log"):
-        caffe.init_log(2)
+    if arguments is None:
+        os.environ.setdefault("GLOG_minloglevel", "2")  # warnings and errors only; Caffe reads it at import
+    command = "pylayers"
     try:
+        options = _parser().parse_args(arguments)
+        command = f"pylayers {options.command}"
         return options.run(options)
     except (UserError, OSError) as error:
-        print(f"pylayers {options.command}: {error}", file=sys.stderr)
+        print(f"{command}: {error}", file=sys.stderr)
         return 2
 
 
 def _parser():
     parser = _Parser(prog="pylayers", description="Tools for Python loss layers in Caffe.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_compare(commands)
-    _add_bench(commands)
-    _add_check_gradient(commands)
-    _add_plot_log(commands)
-    _add_class_weights(commands)
+    _add(commands, "compare", "hold two nets against each other, losses and gradients", COMPARE_EXAMPLE, _add_compare)
+    _add(commands, "bench", "time each layer alone against its built-in twin", BENCH_EXAMPLE, _add_bench)
+    _add(
+        commands,
+        "check-gradient",
+        "hold a layer's backward against differences of its forward",
+        CHECK_GRADIENT_EXAMPLE,
+        _add_check_gradient,
+    )
+    _add(
+        commands,
+        "doctor",
+        "say what is wrong with Caffe, a net or a solver, before Caffe does",
+        DOCTOR_EXAMPLE,
+        _add_doctor,
+    )
+    _add(commands, "plot-log", "draw what Caffe's solver logs, or write it as CSV", PLOT_LOG_EXAMPLE, _add_plot_log)
+    _add(
+        commands,
+        "class-weights",
+        "median frequency weights for a loss's classes",
+        CLASS_WEIGHTS_EXAMPLE,
+        _add_class_weights,
+    )
     return parser
 
 
-def _add_compare(commands):
-    parser = _add(commands, "compare", "hold two nets against each other, losses and gradients", COMPARE_EXAMPLE)
+def _add_compare(parser):
     parser.add_argument("a", nargs="?", metavar="A.prototxt", help="a net, such as one with a Python loss")
     parser.add_argument("b", nargs="?", metavar="B.prototxt", help="a net with the same inputs and loss tops")
     parser.add_argument("--all", action="store_true", help="each layer of the kit against its built-in twins instead")
@@ -122,6 +162,7 @@ def _add_compare(commands):
 
 
 def _compare(options):
+    _need_caffe()
     from pylayers import compare, compare_all
 
     options.loss_weights = tuple(options.loss_weights or compare.Settings().loss_weights)
@@ -134,10 +175,10 @@ def _compare(options):
     return compare.run(options)
 
 
-def _add_bench(commands):
+def _add_bench(parser):
+    _need_caffe()
     from pylayers.bench import CASES
 
-    parser = _add(commands, "bench", "time each layer alone against its built-in twin", BENCH_EXAMPLE)
     parser.add_argument(
         "--layer", choices=sorted({case.pair for case in CASES}), action="append", help="this one only; may be repeated"
     )
@@ -152,12 +193,10 @@ def _bench(options):
     return bench.run(options)
 
 
-def _add_check_gradient(commands):
+def _add_check_gradient(parser):
+    _need_caffe()
     from pylayers import gradient_check
 
-    parser = _add(
-        commands, "check-gradient", "hold a layer's backward against differences of its forward", CHECK_GRADIENT_EXAMPLE
-    )
     parser.add_argument("subject", nargs="?", metavar="LAYER", help="module:Class, or a type of Caffe's own")
     parser.add_argument("--bottom", type=_shape, action="append", metavar="SHAPE", help="of each bottom, such as 4,10")
     parser.add_argument(
@@ -197,8 +236,20 @@ def _check_gradient(options):
     return gradient_check.run(options)
 
 
-def _add_plot_log(commands):
-    parser = _add(commands, "plot-log", "draw what Caffe's solver logs, or write it as CSV", PLOT_LOG_EXAMPLE)
+def _add_doctor(parser):
+    parser.add_argument("file", nargs="?", metavar="FILE.prototxt", help="a net or a solver; none for Caffe alone")
+    parser.add_argument("--gpu", type=_gpus, metavar="IDS", help="as for caffe train, such as 0 or 0,1 or all")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(options):
+    from pylayers import doctor
+
+    return doctor.run(options)
+
+
+def _add_plot_log(parser):
     parser.add_argument("log", metavar="LOG", help="what caffe train wrote to stderr")
     parser.add_argument("-o", "--output", type=_png, metavar="FILE.png", help="the curves")
     parser.add_argument("--csv", metavar="FILE", help="all numbers, one a row")
@@ -211,8 +262,8 @@ def _plot_log(options):
     return plot_log.run(options)
 
 
-def _add_class_weights(commands):
-    parser = _add(commands, "class-weights", "median frequency weights for a loss's classes", CLASS_WEIGHTS_EXAMPLE)
+def _add_class_weights(parser):
+    _need_caffe()
     parser.add_argument("source", metavar="SOURCE", help="the labels that the net is trained on, see below")
     # The largest label plus one would leave out classes that these labels lack, and take 255 for a class.
     parser.add_argument(
@@ -229,14 +280,23 @@ def _class_weights(options):
     return class_weights.run(options)
 
 
-def _add(commands, name, description, example):
-    return commands.add_parser(
+def _add(commands, name, description, example, arguments):
+    parser = commands.add_parser(
         name,
         help=description,
         description=description[0].upper() + description[1:] + ".",
         epilog=example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.arguments = arguments
+
+
+def _need_caffe():
+    try:
+        importlib.import_module("caffe")
+    except Exception as error:  # whatever a broken Caffe raises
+        message = str(error).strip().partition("\n")[0]
+        raise UserError(f"cannot import Caffe ({message}); pylayers doctor says what is wrong with it") from None
 
 
 def _add_outputs(parser):
@@ -247,6 +307,12 @@ def _add_outputs(parser):
 def _png(text):
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"must end in .png, found {text!r}")
+    return text
+
+
+def _gpus(text):
+    if text != "all" and not all(number.isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"must be GPU numbers, such as 0 or 0,1, or all, found {text!r}")
     return text
 
 

@@ -7,13 +7,12 @@ import resource
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 
 import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from pylayers.output import UserError
+from pylayers.output import UserError, read_text
 
 PHASES = {"train": caffe.TRAIN, "test": caffe.TEST}
 # They take or give indices and have no gradient: asked for one, as force_backward does, they end the process.
@@ -33,22 +32,13 @@ def read(path, phase):
     Raises:
         UserError: there is no such file, or it holds no net with a loss.
     """
-    return parse(_text(path), phase, path)
+    return parse(read_text(path), phase, path)
 
 
 def read_layers(path, phase):
     """The layers that a prototxt file has in a phase, caffe.TRAIN or caffe.TEST; there need be no loss."""
-    param = _parse_layers(_text(path), path)
-    return [layer for layer in param.layer if _included(layer, param.state, phase)]
-
-
-def _text(path):
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a net: it is not text; give a prototxt file") from None
+    param = _parse_layers(read_text(path), path)
+    return [layer for layer in param.layer if included(layer, param.state, phase)]
 
 
 def _parse_layers(text, name):
@@ -67,7 +57,7 @@ def _parse_layers(text, name):
 def parse(text, phase, name="the net"):
     """Makes a NetParameter of prototxt text, as `read` does of a file; `name` is for error messages."""
     param = _parse_layers(text, name)
-    kept = [layer for layer in param.layer if _included(layer, param.state, PHASES[phase])]
+    kept = [layer for layer in param.layer if included(layer, param.state, PHASES[phase])]
     if not any(map(loss_weights, kept)):
         raise UserError(
             f"{name} has no loss in phase {phase.upper()}: "
@@ -128,7 +118,7 @@ def backward(net):
         start = index - 1
 
 
-def _included(layer, state, phase):
+def included(layer, state, phase):
     """Caffe's rule for a layer's `include` and `exclude`, net.cpp's FilterNet."""
 
     def meets(rule):
@@ -192,17 +182,22 @@ _MISTAKE = "pylayers: "
 
 
 def _reason(log, name, status):
-    """The line that says why, of what a child process wrote to stderr while it worked on `name`."""
-    lines = [line for line in log.splitlines() if line.strip()]
-    for line in lines:
+    """What a child process that worked on `name` ended with: the mistake that it reports, or the reason."""
+    for line in log.splitlines():
         if line.startswith(_MISTAKE):
             return line[len(_MISTAKE) :]
+    return f"{name}: {reason(log, status)}"
+
+
+def reason(log, status):
+    """The line that says why a process ended, of what it wrote to stderr."""
+    lines = [line for line in log.splitlines() if line.strip()]
     for line in lines:
         fatal = re.match(r"F\d{4,8} [^\]]*\] (.*)", line)
         if fatal:
-            return f"{name}: Caffe says: " + re.sub(r" \(known types: .*", "", fatal[1].strip())
+            return "Caffe says: " + re.sub(r" \(known types: .*", "", fatal[1].strip())
     # The first exception is the cause: Boost.Python prints it, and raises a SystemError that says less.
     for line in lines:
         if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line):
-            return f"{name}: {line}"
-    return f"{name}: Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")
+            return line
+    return f"Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")

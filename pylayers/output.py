@@ -9,11 +9,6 @@ import os
 import platform
 from pathlib import Path
 
-import caffe
-import numpy as np
-
-from pylayers.tiles import thread_count
-
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -35,6 +30,20 @@ def need(module, extra="plot"):
         raise UserError(
             f"{error.name} is not installed; pip install '.[{extra}]' in the clone of pylayers brings it"
         ) from None
+
+
+def read_text(path):
+    """The text of a prototxt file.
+
+    Raises:
+        UserError: it cannot be read, or is not text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text; give a prototxt file") from None
 
 
 @contextlib.contextmanager
@@ -136,6 +145,12 @@ def pyplot():
 
 def machine():
     """What a measurement depends on: the machine, the versions, the threads; a dict for JSON."""
+    # Here and not above: `pylayers doctor` writes its result where these cannot be imported.
+    import caffe
+    import numpy as np
+
+    from pylayers.tiles import thread_count
+
     return {
         "kind": f"{platform.machine()}-{os.cpu_count()}cores",
         "cpu": _cpu_model(),

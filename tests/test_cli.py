@@ -43,7 +43,7 @@ def test_import_of_the_package_gives_the_layers_alone():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "plot-log", "class-weights"])
+@pytest.mark.parametrize("command", ["compare", "bench", "check-gradient", "doctor", "plot-log", "class-weights"])
 def test_help_ends_with_an_example(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
@@ -256,3 +256,23 @@ def test_plot_log_refuses(text, arguments, message, tmp_path, monkeypatch, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_without_caffe_a_command_ends_in_one_line(tmp_path):
+    (tmp_path / "caffe.py").write_text("raise ImportError('first line\\nsecond line')")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    for command in (["compare", *EUCLIDEAN], ["bench"], ["check-gradient", "ReLU", "--bottom", "3,4"]):
+        done = python("-m", "pylayers", *command, PYTHONPATH=path)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("pylayers")
+        assert "cannot import Caffe (first line); pylayers doctor says what is wrong with it\n" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_plot_log_needs_no_caffe(tmp_path):
+    (tmp_path / "caffe.py").write_text("raise ImportError")
+    (tmp_path / "caffe.log").write_text(LOG)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = python("-m", "pylayers", "plot-log", str(tmp_path / "caffe.log"), "--csv", "/dev/null", PYTHONPATH=path)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -345,7 +345,7 @@ def test_refuses_data_with_labels_out_of_range(tmp_path, capsys):
         ("prototxt", "cannot read prototxt: Is a directory"),
         ("README.md", "README.md is not a net: 3:1 : "),
         ("/dev/null", "/dev/null is not a net: it has no layer"),
-        ("prototxt/weighted_softmax_loss_builtin.binaryproto", "is not a net: it is not text"),
+        ("prototxt/weighted_softmax_loss_builtin.binaryproto", "is not text; give a prototxt file"),
         (SOFTMAX_NET, 'inputs do not match: A has "data", "target", B has "data", "label"'),
     ],
 )

@@ -66,8 +66,8 @@ def test_cpu_mode_takes_the_cpu_code(bottoms):
     assert_same_results(run(user_layer("GpuCodeLayer"), bottoms), run(user_layer("L1LossLayer"), bottoms))
 
 
-def test_without_caffe_the_import_says_where_to_get_it():
-    code = "import sys; sys.modules['caffe'] = None; import pylayers"
+def test_without_caffe_a_layer_says_where_to_get_it():
+    code = "import sys; sys.modules['caffe'] = None; import pylayers; pylayers.EuclideanLossLayer"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pylayers needs Caffe's Python module" in done.stderr.splitlines()[-1]

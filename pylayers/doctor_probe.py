@@ -1,0 +1,248 @@
+"""What `pylayers doctor` tries out in a process of its own: imports, classes, nets. Any of it may end the process.
+
+Run as a script: ``python doctor_probe.py REQUEST.json ANSWER.json``. Its module path is that of `caffe train`:
+PYTHONPATH and the installed packages, without the current folder. It writes no answer where the process is ended.
+"""
+
+import glob
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import resource
+import sys
+import traceback
+
+# What Caffe calls, each method with its parameters after self.
+CALLED = {
+    "setup": ("bottom", "top"),
+    "reshape": ("bottom", "top"),
+    "forward": ("bottom", "top"),
+    "backward": ("top", "propagate_down", "bottom"),
+}
+# What LossLayer calls of its subclasses.
+CALLED_BY_LOSS_LAYER = {
+    "forward_cpu": ("bottom", "top"),
+    "backward_cpu": ("loss_weight", "propagate_down", "bottom"),
+    "forward_gpu": ("bottom", "top"),
+    "backward_gpu": ("top", "propagate_down", "bottom"),
+}
+
+
+def locate():
+    """Looks for Caffe without importing it: another Python's may end the process."""
+    spec = importlib.util.find_spec("caffe")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    binaries = [path for folder in folders for path in sorted(glob.glob(os.path.join(folder, "_caffe*")))]
+    return {
+        "folders": folders,
+        "binaries": binaries,
+        "built_for": next(filter(None, map(_built_for, binaries)), None),
+    }
+
+
+def environment():
+    """Imports Caffe; a dict of what it finds, ``traceback`` alone where the import fails."""
+    try:
+        caffe = importlib.import_module("caffe")
+    except BaseException:  # sys.exit among it
+        return {"traceback": _traceback()}
+    if not hasattr(caffe, "Net") or not hasattr(caffe, "layer_type_list"):
+        return {"is_pycaffe": False}
+    return {
+        "is_pycaffe": True,
+        "caffe": getattr(caffe, "__version__", None),
+        "python_layers": "Python" in list(caffe.layer_type_list()),
+        "numpy": importlib.import_module("numpy").__version__,
+        "protobuf": importlib.import_module("google.protobuf").__version__,
+        "cuda": _cuda_in_use(),
+    }
+
+
+def gpu(device):
+    """Puts Caffe in GPU mode; Caffe ends the process where it cannot."""
+    caffe = importlib.import_module("caffe")
+    caffe.set_mode_gpu()
+    caffe.set_device(device)
+    return {"cuda": _cuda_in_use()}
+
+
+def cupy(device):
+    """Imports CuPy and computes with it; a dict with what came of it."""
+    try:
+        module = importlib.import_module("cupy")
+    except BaseException as error:
+        return {"missing": getattr(error, "name", None) == "cupy", "traceback": _traceback()}
+    found = {"cupy": module.__version__}
+    try:
+        found["cuda"] = module.cuda.runtime.runtimeGetVersion() // 1000
+        found["devices"] = module.cuda.runtime.getDeviceCount()
+        with module.cuda.Device(device):
+            found["computes"] = float((module.arange(3) + 1).sum()) == 6
+    except BaseException:
+        found["traceback"] = _traceback()
+    return found
+
+
+def classes(module, layers):
+    """Imports a module of a net's.
+
+    Args:
+        module: its name.
+        layers: dict from each class that the net takes of it to the param_strs that it gets.
+
+    Returns:
+        A dict: ``traceback`` where the import fails, else ``names``, all that the module has, and ``classes``, a
+        dict from class to what `_describe` finds.
+    """
+    try:
+        imported = importlib.import_module(module)
+    except BaseException as error:
+        return {"missing": getattr(error, "name", None), "traceback": _traceback()}
+    found = {}
+    for name, param_strs in layers.items():
+        try:
+            kind = getattr(imported, name)
+        except AttributeError:
+            continue
+        except BaseException:
+            return {"missing": None, "traceback": _traceback()}
+        found[name] = _describe(kind, param_strs)
+    return {"names": dir(imported), "classes": found}
+
+
+def net(file, phase, level):
+    """Builds a net; a dict with the shape of each blob. Caffe logs what it is at, and may end the process."""
+    caffe = importlib.import_module("caffe")
+    more = [level] if level else []  # an old pycaffe takes no level
+    built = caffe.Net(file, phase, *more)
+    return {"shapes": {name: list(blob.data.shape) for name, blob in built.blobs.items()}}
+
+
+def _traceback():
+    """The traceback of what is being handled, from the first line on that is neither here nor in importlib."""
+    error = traceback.TracebackException(*sys.exc_info())
+    while error.stack and (error.stack[0].filename == __file__ or "importlib" in error.stack[0].filename):
+        del error.stack[0]
+    return "".join(error.format())
+
+
+def _built_for(path):
+    """The Python whose library a _caffe binary asks for, such as "3.11"; None where it asks for none.
+
+    Imported into another Python it brings that library with it: two interpreters in one process, and an error that
+    says nothing of it.
+    """
+    named = re.search(r"\.cpython-(\d)(\d+)", os.path.basename(path))
+    if named:
+        return f"{named[1]}.{named[2]}"
+    with open(path, "rb") as file:
+        binary = file.read()
+    needed = re.search(rb"libpython(\d)\.(\d+)\w*\.so|libboost_python(?:3?-py)?(\d)(\d+)\.so", binary)
+    return b".".join(part for part in needed.groups() if part).decode() if needed else None
+
+
+def _cuda_in_use():
+    """The CUDA, as a number such as 12, whose runtime library this process has loaded; None for none."""
+    try:
+        with open("/proc/self/maps") as maps:
+            loaded = re.search(r"libcudart\.so\.(\d+)", maps.read())
+    except OSError:
+        return None
+    return int(loaded[1]) if loaded else None
+
+
+def _describe(kind, param_strs):
+    """What the rules want to know about a layer's class."""
+    caffe = importlib.import_module("caffe")
+    if not inspect.isclass(kind) or not issubclass(kind, caffe.Layer):
+        return {"is_layer": False, "kind": type(kind).__name__}
+    loss_layer = getattr(sys.modules.get("pylayers.layer"), "LossLayer", None)
+    is_loss_layer = loss_layer is not None and issubclass(kind, loss_layer)
+    found = {
+        "is_layer": True,
+        "is_loss_layer": is_loss_layer,
+        "methods": {name: _method(kind, name, CALLED[name]) for name in CALLED},
+        "param_str_errors": {},
+    }
+    if is_loss_layer:
+        # forward_cpu is not called where a subclass has a forward of its own, and so for the others.
+        for name, parameters in CALLED_BY_LOSS_LAYER.items():
+            caller = name.partition("_")[0]
+            if _owner(kind, caller) is loss_layer:
+                found["methods"][name] = _method(kind, name, parameters, loss_layer if name.endswith("cpu") else None)
+        found["bottoms"] = [*kind.BOTTOMS, *kind.OPTIONAL_BOTTOMS]
+        found["constants"] = list(kind.CONSTANTS)
+        found["param_str_errors"] = {text: error for text in param_strs if (error := _param_str_error(kind, text))}
+    return found
+
+
+def _method(kind, name, expected, abstract=None):
+    """What is wrong with a method: a dict with ``problem`` ("missing", "parameters" or None), ``found``, ``at``."""
+    owner = _owner(kind, name)
+    # caffe.Layer has a setup and a reshape, but they call the layer's own again, for ever.
+    if owner in (None, abstract, importlib.import_module("caffe").Layer):
+        return {"problem": "missing", "found": None, "at": None}
+    attribute = inspect.getattr_static(kind, name)
+    function = inspect.unwrap(getattr(attribute, "__func__", attribute))
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # no Python code
+        return {"problem": None, "found": None, "at": None}
+    if not isinstance(attribute, staticmethod):
+        parameters = parameters[1:]  # self; gone already where it is swallowed by *args
+    code = getattr(function, "__code__", None)
+    at = f"{code.co_filename}:{code.co_firstlineno}" if code else None
+    wrong = not _takes(function, len(expected), attribute) or _swapped(parameters, expected)
+    return {"problem": "parameters" if wrong else None, "found": f"{name}{inspect.signature(function)}", "at": at}
+
+
+def _owner(kind, name):
+    return next((base for base in kind.__mro__ if name in vars(base)), None)
+
+
+def _takes(function, count, attribute):
+    arguments = [None] * (count if isinstance(attribute, staticmethod) else count + 1)
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _swapped(parameters, expected):
+    """True where parameters that are named after Caffe's own, such as bottoms, stand in another's place."""
+    positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    roles = [next((role for role in expected if name.startswith(role.split("_")[0])), None) for name in positional]
+    return any(role not in (None, right) for role, right in zip(roles, expected))
+
+
+def _param_str_error(kind, text):
+    params = importlib.import_module("pylayers.params")
+    try:
+        params.parse(text, kind.OPTIONS)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def main():
+    """Does what the request asks, and writes the answer."""
+    del sys.path[0]  # this script's folder
+    with open(sys.argv[1], encoding="utf-8") as file:
+        request = json.load(file)
+    sys.path[:0] = request.pop("path", [])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # where Caffe aborts: no core file
+    work = {function.__name__: function for function in (locate, environment, gpu, cupy, classes, net)}[
+        request.pop("do")
+    ]
+    answer = json.dumps(work(**request))
+    with open(sys.argv[2], "w", encoding="utf-8") as file:
+        file.write(answer)
+    os._exit(0)  # threads or exit handlers of a user's module must not hold it up
+
+
+if __name__ == "__main__":
+    main()
