@@ -292,6 +292,8 @@ def test_caffes_data_layer_reads_the_same_lmdb(write_lmdb, tmp_path):
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if "Unknown database backend" in done.stderr:
         pytest.skip("this Caffe was built without LMDB")
+    if "CUDA driver version is insufficient" in done.stderr:
+        pytest.skip("a Caffe for CUDA starts no data layer where there is no GPU")
     assert done.returncode == 0, done.stderr
     tops = np.load(tmp_path / "tops.npz")
     assert tops["data"].tolist() == MAPS[:, np.newaxis].tolist()

@@ -773,7 +773,9 @@ def test_no_caffe_at_all(tmp_path):
 
 def test_this_caffe_is_right(capsys):
     assert cli.main(["doctor"]) == 0
-    assert re.match(r"Python 3\S+, Caffe \S+, NumPy \S+, protobuf \S+; Caffe in /", capsys.readouterr().out)
+    assert re.match(
+        r"Python 3\S+, Caffe \S+, NumPy \S+, protobuf \S+(, CUDA \d+)?; Caffe in /", capsys.readouterr().out
+    )
 
 
 def test_a_caffe_without_python_layers(monkeypatch):
