@@ -23,7 +23,7 @@ MAX_THREADS = 512
 MAX_BLOCKS = 1024
 _THREADS_OF_PROCESSOR = 2048
 # Scratch: two counters, Z, and for each block at most four totals.
-_SCRATCH_DOUBLES = 2 + 4 * MAX_BLOCKS
+SCRATCH_DOUBLES = 2 + 4 * MAX_BLOCKS
 # Blobs from this size on are indexed with 64 bits.
 _WIDE_BYTES = 2**31
 _TYPES = {"float": ctypes.c_float, "double": ctypes.c_double, "long long": ctypes.c_longlong}
@@ -144,7 +144,7 @@ class Launcher:
         self._device = device
         self.processors = blobs.processors(device)
         self.shapes = None
-        self._scratch = blobs.gpu_zeros(_SCRATCH_DOUBLES)
+        self._scratch = blobs.gpu_zeros(SCRATCH_DOUBLES)
         self._always = {**pointers, "scratch": self._scratch.data.ptr}
         self._pointers = [name for name, kind in params_class(stem)._fields_ if kind is ctypes.c_void_p]
 

@@ -45,6 +45,8 @@ def build(source, macros, name):
     subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
     found = ctypes.CDLL(path.with_suffix(".so"))
     found.params_size.restype = ctypes.c_size_t
+    for kernel in gpu.KERNEL_NAMES:
+        getattr(found, f"launch_{kernel}").restype = ctypes.c_bool
     return found
 
 
@@ -100,7 +102,7 @@ class HostCupy:
         name, call = self._functions[function]
         self.launches.append((name, blocks, threads))
         self.streams.append(stream)
-        call(ctypes.c_void_p.from_address(argument), blocks, threads, self.order)
+        assert call(ctypes.c_void_p.from_address(argument), blocks, threads, self.order)
 
     def _memset(self, pointer, value, size, stream):
         self.streams.append(stream)
@@ -111,3 +113,27 @@ class _Memory:
     def __init__(self, size):
         self._buffer = (ctypes.c_char * size)()
         self.ptr = ctypes.addressof(self._buffer)
+
+
+def call(stem, macros, kernel, blocks, threads, order, values):
+    """Runs a kernel on NumPy arrays.
+
+    Args:
+        stem: of the kernels' file.
+        macros: a dict.
+        kernel: its name.
+        blocks: the number of blocks.
+        threads: the number of threads in each.
+        order: see host_cuda.h.
+        values: a dict from the fields of Params to arrays or numbers; the others are 0.
+    """
+    fields = {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    params = gpu.params_class(stem)(**fields)
+    launch = getattr(library(stem, tuple(sorted(macros.items()))), f"launch_{kernel}")
+    if not launch(ctypes.byref(params), blocks, threads, order):
+        raise RuntimeError("the threads of a block came to different barriers")
+
+
+def scratch():
+    """A layer's scratch, new."""
+    return np.zeros(gpu.SCRATCH_DOUBLES)
