@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import setup
 
 PLOT = ["matplotlib", "rich"]
+# CuPy, and the compiler and the headers that it compiles kernels with, so that no CUDA toolkit is needed.
+CUDA12 = ["cupy-cuda12x", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"]
 
 setup(
     name="pylayers",
@@ -14,16 +16,17 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=["pylayers"],
+    package_data={"pylayers": ["kernels/*.cu"]},
     entry_points={"console_scripts": ["pylayers = pylayers.cli:main"]},
     python_requires=">=3.9",
     install_requires=["numpy"],
     extras_require={
-        # CuPy, and what it compiles kernels with: NVIDIA's compiler and headers.
-        "cuda12": ["cupy-cuda12x", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
+        "cuda12": CUDA12,
         "cuda13": ["cupy-cuda13x", "nvidia-cuda-nvrtc==13.*", "nvidia-cuda-runtime==13.*"],
         "lmdb": ["lmdb"],
         "plot": PLOT,
         "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
-        "test": ["h5py", "lmdb", "pytest", "ruff==0.14.*"],
+        # With CuPy and its compiler the kernels are compiled in the tests, which takes no GPU.
+        "test": ["h5py", "lmdb", "pytest", "ruff==0.14.*", *CUDA12],
     },
 )

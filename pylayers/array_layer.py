@@ -72,7 +72,7 @@ class ArrayLossLayer(LossLayer):
             return
         bottom = as_list(bottom)
         with blobs.gpu_of(top[0]):
-            wanted = self._wanted(propagate_down, bottom, blobs.gpu_diff)
+            wanted = self._wanted(propagate_down, bottom, lambda blob: blobs.gpu_diff(blob).fill(0))
             if True not in wanted:
                 return
             gradients = self._gradients(cupy, wanted, list(map(blobs.gpu_data, bottom)))

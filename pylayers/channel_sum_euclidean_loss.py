@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from pylayers.layer import LossLayer
+from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, wide
 from pylayers.params import Choice, Integer
 
 
-class ChannelSumEuclideanLossLayer(LossLayer):
+class ChannelSumEuclideanLossLayer(KernelLossLayer):
     """E = 1/(2Z) · Σ (s(pred) − s(target))², s being the sum over the axes from `axis` to `end_axis`.
 
     With the defaults it is a fixed 1×1 convolution of ones on each bottom and EuclideanLoss; with
@@ -36,6 +36,7 @@ class ChannelSumEuclideanLossLayer(LossLayer):
     """
 
     BOTTOMS = ("pred", "target")
+    KERNELS = "channel_sum_euclidean_loss"
     OPTIONS = {
         "axis": Integer(1),
         "end_axis": Integer(None),
@@ -67,6 +68,24 @@ class ChannelSumEuclideanLossLayer(LossLayer):
         for sign, blob, shape, wanted in zip((1, -1), bottom, self._split, propagate_down):
             if wanted:
                 blob.diff.reshape(shape)[...] = sign * gradient[:, np.newaxis]
+
+    def plan(self, processors):
+        """A lane for each sum, its channels shared by the rows."""
+        (outer, pred_channels, inner), (_, target_channels, _) = self._split
+        threads, rows = block_shape(outer * inner, max(pred_channels, target_channels), inner, processors)
+        return Plan(
+            threads=threads,
+            blocks=blocks_for(math.ceil(outer * inner * rows / threads), threads, processors),
+            macros={"WIDE": wide(self.shapes)},
+            fields={
+                "positions": outer * inner,
+                "inner": inner,
+                "pred_channels": pred_channels,
+                "target_channels": target_channels,
+                "normalizer": self._normalizer(),
+                "rows": rows,
+            },
+        )
 
     def _residual(self, bottom):
         """s(pred) − s(target) in float64, shape (outer, inner)."""

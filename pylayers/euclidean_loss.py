@@ -1,13 +1,18 @@
 """Euclidean loss: Caffe's EuclideanLoss, with weights and a choice of normalization."""
 
+import math
+
 import numpy as np
 
-from pylayers.layer import LossLayer, by_item
+from pylayers.gpu import KernelLossLayer, Plan, blocks_for, wide
+from pylayers.layer import by_item
 from pylayers.params import Choice
 from pylayers.tiles import TILE, map_tiles, scratch, sum_of_products, tiles
 
+_THREADS = 256
 
-class EuclideanLossLayer(LossLayer):
+
+class EuclideanLossLayer(KernelLossLayer):
     """E = 1/Z · Σ w (pred − target)² / 2, Caffe's EuclideanLoss where there are no weights.
 
     Bottoms:
@@ -34,6 +39,7 @@ class EuclideanLossLayer(LossLayer):
     BOTTOMS = ("pred", "target")
     OPTIONAL_BOTTOMS = ("weight",)
     CONSTANTS = ("weight",)
+    KERNELS = "euclidean_loss"
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "FULL", "NONE")}
 
     _weighted = np.empty((0, 0), np.float32)  # w (pred − target) of the last forward, as Caffe's layer keeps it
@@ -61,7 +67,7 @@ class EuclideanLossLayer(LossLayer):
 
         total = sum(map_tiles(piece, tiles(*pred.shape, TILE)))
         self._forward_done = True
-        return total / 2 / self._normalizer(pred)
+        return total / 2 / self._normalizer()
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(pred − target)/Z for pred, its negative for target, with the residual of the last forward."""
@@ -69,7 +75,7 @@ class EuclideanLossLayer(LossLayer):
             self.forward_cpu(bottom, ())
         weighted = self._weighted
         # One float32 factor, as in Caffe's code, so that the gradient has the same bits.
-        scale = np.float32(loss_weight / self._normalizer(weighted))
+        scale = np.float32(loss_weight / self._normalizer())
         wanted = [
             (factor, by_item(blob.diff))
             for factor, blob, wanted in zip((scale, -scale), bottom, propagate_down)
@@ -82,8 +88,20 @@ class EuclideanLossLayer(LossLayer):
 
         map_tiles(piece, tiles(*weighted.shape, TILE))
 
-    def _normalizer(self, pred):
-        return {"BATCH_SIZE": pred.shape[0], "FULL": pred.size, "NONE": 1}[self.options.normalization]
+    def plan(self, processors):
+        """Blocks of 256 threads, which take four elements at a time."""
+        count = math.prod(self.shapes[0])
+        weights = math.prod(self.shapes[2]) if len(self.shapes) > 2 else count
+        return Plan(
+            threads=_THREADS,
+            blocks=blocks_for(math.ceil(count / (4 * _THREADS)), _THREADS, processors),
+            macros={"WIDE": wide(self.shapes)},
+            fields={"count": count, "per_weight": count // weights, "normalizer": self._normalizer()},
+        )
+
+    def _normalizer(self):
+        shape = self.shapes[0]
+        return {"BATCH_SIZE": shape[0], "FULL": math.prod(shape), "NONE": 1}[self.options.normalization]
 
     @staticmethod
     def _matrices(bottom):

@@ -4,17 +4,7 @@ import functools
 import math
 import warnings
 
-try:
-    import caffe
-except ModuleNotFoundError as error:
-    if error.name != "caffe":
-        raise
-    raise ModuleNotFoundError(
-        "pylayers needs Caffe's Python module, which no package index has: run 'make' in a clone of "
-        "pylayers to build it, or use the Python in which 'import caffe' works",
-        name="caffe",
-    ) from None
-
+import caffe
 import numpy as np
 
 from pylayers import params
@@ -144,16 +134,16 @@ class LossLayer(caffe.Layer):
 
     def _backward_on_host(self, top, propagate_down, bottom):
         bottom = as_list(bottom)
-        wanted = self._wanted(propagate_down, bottom, lambda blob: blob.diff)
+        wanted = self._wanted(propagate_down, bottom, lambda blob: blob.diff.fill(0))
         if True in wanted:
             self.backward_cpu(float(top[0].diff), wanted, bottom)
 
-    def _wanted(self, propagate_down, bottom, diff_of):
-        """Writes zeros to the CONSTANTS that are asked for a gradient; says for each bottom whether it gets another."""
+    def _wanted(self, propagate_down, bottom, clear):
+        """Clears the diff of the CONSTANTS that are asked for a gradient; says which bottoms get another one."""
         wanted = [propagate_down[index] for index in range(len(bottom))]
         for index, name in enumerate(self._bottom_names()[: len(bottom)]):
             if wanted[index] and name in self.CONSTANTS:
-                diff_of(bottom[index])[...] = 0
+                clear(bottom[index])
                 wanted[index] = False
         return wanted
 

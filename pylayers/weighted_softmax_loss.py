@@ -1,17 +1,24 @@
 """Weighted softmax loss: Caffe's SoftmaxWithLoss, with a weight for each class and for each label."""
 
+import ctypes
 import functools
 import math
 from typing import NamedTuple, Optional
 
 import numpy as np
 
-from pylayers.layer import LossLayer, by_item
+from pylayers import blobs
+from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, wide
+from pylayers.layer import by_item
 from pylayers.params import Choice, Integer, Numbers
 from pylayers.tiles import TILE, map_tiles, tiles
 
+# Scores that a thread of a kernel keeps in registers: as few as it has, or that many at a time where it has more.
+CHUNKS = (4, 8, 16, 24, 32)
+_CHUNK_OF_MANY = 8
 
-class WeightedSoftmaxLossLayer(LossLayer):
+
+class WeightedSoftmaxLossLayer(KernelLossLayer):
     """E = 1/Z · Σ w_y · w_i · (logsumexp(scores) − scores_y), Caffe's SoftmaxWithLoss where all weights are 1.
 
     The sum runs over the positions i whose label y is not `ignore_label`.
@@ -38,7 +45,11 @@ class WeightedSoftmaxLossLayer(LossLayer):
             ignored, meant for weights that are not negative; where that sum is 0, so are loss and gradient.
 
     Gradient: g·w_y·w_i·(softmax(scores) − 1_y)/Z, g being the loss weight; 0 where ignored. As with Caffe's layer the
-    scores must be those of the last forward; labels and weights that have changed since are seen.
+    scores must be those of the last forward; labels and weights that have changed since are seen. On the GPU Z is that
+    of the last forward.
+
+    On the GPU nothing waits for the kernels, so a wrong label shows at the next call of this layer: as a rule in
+    backward, at the latest in the next forward. Until then its position counts as ignored.
 
     Where a probability underflows, Caffe's loss saturates at −log(FLT_MIN) = 87.3365; this one does not.
 
@@ -53,12 +64,15 @@ class WeightedSoftmaxLossLayer(LossLayer):
     OPTIONAL_BOTTOMS = ("weight",)
     CONSTANTS = ("label", "weight")
     OPTIONAL_TOPS = ("prob",)
+    KERNELS = "weighted_softmax_loss"
+    NEEDS_FORWARD = True  # Z, and the look at all labels
     OPTIONS = {
         "axis": Integer(1),
         "ignore_label": Integer(None),
         "class_weights": Numbers(None),
         "normalization": Choice("VALID", "FULL", "BATCH_SIZE", "NONE", "WEIGHT_SUM"),
     }
+    _wrong_label = None  # until the first launch
 
     _exp = np.empty(0, np.float32)  # exp(x − max x) of the last forward, as Caffe's layer keeps the probabilities
 
@@ -149,6 +163,58 @@ class WeightedSoftmaxLossLayer(LossLayer):
 
         map_tiles(piece, self._pieces)
 
+    def plan(self, processors):
+        """A lane for each position, its classes shared by the rows."""
+        positions = self._outer * self._inner
+        threads, rows = block_shape(positions, self._classes, self._inner, processors)
+        of_thread = math.ceil(self._classes / rows)
+        once = of_thread <= CHUNKS[-1]
+        normalization = self.options.normalization
+        divisors = {"FULL": positions, "BATCH_SIZE": self._outer, "NONE": 1}
+        return Plan(
+            threads=threads,
+            blocks=blocks_for(math.ceil(positions * rows / threads), threads, processors),
+            macros={
+                "WIDE": wide(self.shapes),
+                "ONCE": int(once),
+                "CHUNK": next(chunk for chunk in CHUNKS if chunk >= of_thread) if once else _CHUNK_OF_MANY,
+            },
+            fields={
+                "positions": positions,
+                "inner": self._inner,
+                "classes": self._classes,
+                "per_weight": positions // math.prod(self.shapes[2]) if len(self.shapes) > 2 else 1,
+                "ignores": self.options.ignore_label is not None,
+                "ignore_label": self.options.ignore_label or 0,
+                # The enum in the kernels' file.
+                "normalization": {"VALID": 0, "WEIGHT_SUM": 2}.get(normalization, 1),
+                "normalizer": divisors.get(normalization, 1),
+                "rows": rows,
+            },
+        )
+
+    def extra_pointers(self):
+        """The class weights, and where the kernels report a wrong label."""
+        if self._wrong_label is None:
+            self._kept = []  # as long as the launchers, which have the addresses
+            self._shared = blobs.shared_memory(ctypes.sizeof(_WrongLabel))
+            self._wrong_label = _WrongLabel.from_address(self._shared.ptr)
+        pointers = {"wrong": self._shared.ptr}
+        if self.options.class_weights is not None:
+            weights = blobs.gpu_array(self.options.class_weights)
+            self._kept.append(weights)
+            pointers["class_weights"] = weights.data.ptr
+        return pointers
+
+    def before_launch(self):
+        """Raises ValueError for a wrong label that a kernel has reported by now."""
+        if self._wrong_label is None or not self._wrong_label.number:
+            return
+        blobs.wait_for_gpu()  # a kernel that still runs might report the same label again
+        number, value = self._wrong_label.number, self._wrong_label.value
+        self._wrong_label.number = 0
+        self._fail_label(value, self.shapes[1], number - 1)
+
     def _split(self, array):
         """An array in the shape of the scores as (outer, C), or (outer, C, inner) where there are inner axes."""
         return array.reshape((self._outer, -1) if self._inner == 1 else (self._outer, -1, self._inner))
@@ -177,7 +243,8 @@ class WeightedSoftmaxLossLayer(LossLayer):
             ignored = label == self.options.ignore_label
             good |= ignored
         if not good.all():
-            self._fail_label(label, np.argmin(good))
+            first = np.argmin(good)
+            self._fail_label(label.reshape(-1)[first], label.shape, first)
         index = label.astype(np.int32)
         if ignored is not None:
             index[ignored] = 0
@@ -207,13 +274,19 @@ class WeightedSoftmaxLossLayer(LossLayer):
             loss[labels.ignored[tile]] = 0
         return float(loss.sum())
 
-    def _fail_label(self, label, flat_index):
-        position = tuple(int(axis) for axis in np.unravel_index(flat_index, label.shape))
+    def _fail_label(self, value, shape, flat_index):
+        position = tuple(int(axis) for axis in np.unravel_index(flat_index, shape))
         ignore = self.options.ignore_label
         self.fail(
-            f"{self.name_bottom(1)} holds {label[position]:g} at {position}; a label must be a whole number from "
+            f"{self.name_bottom(1)} holds {value:g} at {position}; a label must be a whole number from "
             f"0 to {self._classes - 1}" + ("" if ignore is None else f", or {ignore} (ignore_label)")
         )
+
+
+class _WrongLabel(ctypes.Structure):
+    """What a kernel says of a label that is no class; the struct WrongLabel in the kernels' file."""
+
+    _fields_ = [("number", ctypes.c_longlong), ("value", ctypes.c_float)]
 
 
 class _Labels(NamedTuple):

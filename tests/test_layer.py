@@ -1,5 +1,6 @@
 """LossLayer: what a subclass may leave out, and the switch to GPU code."""
 
+import functools
 import subprocess
 import sys
 import warnings
@@ -10,6 +11,7 @@ from nets import python_layer, run
 from test_all_losses import LOSSES
 
 import pylayers.layer
+from pylayers import blobs
 
 
 @pytest.fixture
@@ -42,8 +44,8 @@ def test_a_loss_that_does_not_return_a_number_says_so(bottoms, layer, found):
 
 
 @pytest.mark.usefixtures("gpu_mode")
-@pytest.mark.parametrize("loss", [loss for loss in LOSSES.values() if loss.module != "focal_loss"])
-def test_gpu_mode_without_gpu_code_runs_the_cpu_code_and_says_so_once(loss, monkeypatch):
+def test_gpu_mode_without_gpu_code_runs_the_cpu_code_and_says_so_once(monkeypatch):
+    loss = LOSSES["a user's"]
     bottoms = loss.bottoms(4)
     with pytest.warns(RuntimeWarning, match=f"{loss.name} has no GPU code: in GPU mode it runs on the CPU") as caught:
         found = run(loss.layer(), bottoms)
@@ -53,6 +55,19 @@ def test_gpu_mode_without_gpu_code_runs_the_cpu_code_and_says_so_once(loss, monk
         run(loss.layer(), bottoms)
     monkeypatch.undo()
     assert_same_results(found, run(loss.layer(), bottoms))
+
+
+@pytest.mark.usefixtures("gpu_mode")
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES.values() if loss.module == "pylayers"])
+def test_without_a_usable_cupy_gpu_mode_runs_the_cpu_code_and_says_so_once(loss, monkeypatch):
+    monkeypatch.setattr(blobs, "cupy_module", functools.cache(blobs.cupy_module.__wrapped__))
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    bottoms = loss.bottoms(4)
+    with pytest.warns(RuntimeWarning, match="losses run on the CPU in GPU mode, as CuPy cannot be used: ") as caught:
+        found = [run(loss.layer(), bottoms) for _ in range(2)]
+    assert len(caught) == 1
+    monkeypatch.undo()
+    assert_same_results(found[1], run(loss.layer(), bottoms))
 
 
 @pytest.mark.usefixtures("gpu_mode")

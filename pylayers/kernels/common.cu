@@ -1,0 +1,101 @@
+// What the kernels of all losses share. pylayers/gpu.py puts it before each loss's own file.
+//
+// A block is a grid of rows × lanes threads, both powers of two: each lane has a position of the loss, and the rows
+// share its classes or channels. What the threads have summed is combined in a fixed order, over the rows, over the
+// block and over the blocks, so that a result has the same bits in each run. Only __syncthreads is used for that, no
+// warp intrinsics: tests/host_cuda.h can run these kernels without a GPU.
+
+#if WIDE  // a blob has 2³¹ bytes or more
+typedef long long Index;
+#else
+typedef int Index;
+#endif
+
+// A larger block could not keep all the registers that the widest CHUNK of softmax needs.
+const int MAX_THREADS = 512;
+#define KERNEL extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+
+// A layer's own few kilobytes on the GPU: 0 at first.
+struct Scratch {
+  unsigned int arrived;  // blocks of the running launch that are done
+  unsigned int reported;  // 1 once a wrong label of this iteration has been reported
+  double normalizer;     // Z, where the labels decide it
+  double partials[1];    // one total for each block
+};
+
+struct Sum {
+  double value;
+  __device__ void add(const Sum& other) { value += other.value; }
+};
+
+// Combines one value of each thread over the rows; each thread gets the total of its lane.
+template <typename T>
+__device__ T over_rows(const T& mine, int row, int rows, int lane, int lanes) {
+  if (rows == 1) return mine;
+  __shared__ T shared[MAX_THREADS];
+  T* column = shared + lane;
+  column[row * lanes] = mine;
+  for (int half = rows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (row < half) column[row * lanes].add(column[(row + half) * lanes]);
+  }
+  __syncthreads();
+  T total = column[0];
+  __syncthreads();  // the next call may write
+  return total;
+}
+
+// Combines one value of each thread over all blocks. True in one thread of the whole grid, which then has the total
+// in `mine`: the first one of the block that is the last to arrive, when all others have left their totals.
+template <typename T>
+__device__ bool over_grid(T& mine, const T& zero, Scratch* scratch) {
+  T* partials = (T*)scratch->partials;
+  __shared__ bool last;
+  mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
+  if (threadIdx.x == 0) {
+    partials[blockIdx.x] = mine;
+    __threadfence();
+    // The counter is 0 again after the last block, ready for the next launch.
+    last = atomicInc(&scratch->arrived, gridDim.x - 1) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!last) return false;
+  __threadfence();
+  mine = zero;
+  for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) {
+    T partial;
+    // volatile: from where the other blocks wrote it, not from this multiprocessor's own cache.
+    for (int part = 0; part < (int)(sizeof(T) / sizeof(double)); ++part)
+      ((double*)&partial)[part] = ((const volatile double*)(partials + block))[part];
+    mine.add(partial);
+  }
+  mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
+  return threadIdx.x == 0;
+}
+
+// g/Z in every thread of a block, by one division in double, which many GPUs are slow at.
+__device__ double scale_of(const float* loss_weight, double normalizer) {
+  __shared__ double scale;
+  if (threadIdx.x == 0) scale = normalizer == 0 ? 0 : *loss_weight / normalizer;
+  __syncthreads();
+  return scale;
+}
+
+// A thread's place in its block, and the positions that it goes through.
+struct Place {
+  int row, rows, lane, lanes;
+
+  // With inner = 1 the elements that lie side by side are those of one position, for neighbouring rows.
+  __device__ Place(int rows, long long inner) : rows(rows), lanes(blockDim.x / rows) {
+    row = inner == 1 ? threadIdx.x % rows : threadIdx.x / lanes;
+    lane = inner == 1 ? threadIdx.x / rows : threadIdx.x % lanes;
+  }
+  __device__ Index first_tile() const { return (Index)blockIdx.x * lanes; }
+  __device__ Index next_tile() const { return (Index)gridDim.x * lanes; }
+};
+
+// Where the elements of a position begin in a blob of shape (outer, channels, inner).
+__device__ Index offset_of(Index position, Index channels, Index inner) {
+  Index outer = position / inner;
+  return outer * channels * inner + (position - outer * inner);
+}

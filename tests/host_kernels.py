@@ -1,0 +1,139 @@
+"""The CUDA kernels compiled by g++ with host_cuda.h, and a CuPy of them, so that GPU mode can be tried without a GPU.
+
+That shows that the kernels index, add up and synchronise as they should. It says nothing of CUDA's own arithmetic,
+nor of its speed.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from pylayers import gpu
+
+HEADER = Path(__file__).with_name("host_cuda.h")
+COMPILER = shutil.which("g++")
+STEMS = ("euclidean_loss", "channel_sum_euclidean_loss", "weighted_softmax_loss")
+# Sanitizers go here; see test_gpu_kernels.py.
+FLAGS = os.environ.get("HOST_KERNELS_FLAGS", "").split()
+
+
+@functools.cache
+def _folder():
+    return tempfile.TemporaryDirectory(prefix="host-kernels-")
+
+
+@functools.cache
+def library(stem, macros):
+    """The kernels of a loss as a ctypes library; `macros` are pairs of name and value, sorted."""
+    return build(gpu.source(stem), macros, f"{stem}-{'-'.join(f'{name}{value}' for name, value in macros)}")
+
+
+def build(source, macros, name):
+    """Compiles CUDA C for the host."""
+    path = Path(_folder().name) / f"{name}.cpp"
+    path.write_text(f'#include "{HEADER}"\n{source}\nEXPORT_ALL\n')
+    options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
+    options += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *(f"-D{name}={value}" for name, value in macros), *FLAGS]
+    subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
+    found = ctypes.CDLL(path.with_suffix(".so"))
+    found.params_size.restype = ctypes.c_size_t
+    for kernel in gpu.KERNEL_NAMES:
+        getattr(found, f"launch_{kernel}").restype = ctypes.c_bool
+    return found
+
+
+class HostCupy:
+    """What the kit takes from CuPy, on the host: addresses are the host's, and a launch runs the kernel at once.
+
+    Attributes:
+        order: see host_cuda.h.
+        launches: of each kernel its name, number of blocks and number of threads.
+        streams: the streams that something was started on.
+    """
+
+    float64 = np.float64
+
+    def __init__(self, processors=2):
+        self.order = 0
+        self.launches = []
+        self.streams = []
+        self._functions = {}
+        runtime = SimpleNamespace(
+            cudaDevAttrMultiProcessorCount=16,
+            deviceGetAttribute=lambda attribute, device: processors,
+            getDevice=lambda: 0,
+            memsetAsync=self._memset,
+            pointerGetAttributes=lambda pointer: SimpleNamespace(device=0),
+            streamSynchronize=lambda stream: None,
+        )
+        self.cuda = SimpleNamespace(
+            alloc_pinned_memory=_Memory,
+            driver=SimpleNamespace(launchKernel=self._launch),
+            runtime=runtime,
+            Stream=SimpleNamespace(null=contextlib.nullcontext()),
+        )
+
+    def array(self, numbers, dtype):
+        array = np.array(numbers, dtype)
+        return SimpleNamespace(data=SimpleNamespace(ptr=array.ctypes.data), array=array)
+
+    def RawModule(self, code, options):  # noqa: N802
+        macros = tuple(tuple(option[2:].split("=")) for option in options if option.startswith("-D"))
+        (stem,) = (stem for stem in STEMS if code == gpu.source(stem))
+        found = library(stem, macros)
+
+        def get_function(name):
+            handle = len(self._functions) + 1
+            self._functions[handle] = name, getattr(found, f"launch_{name}")
+            return SimpleNamespace(kernel=SimpleNamespace(ptr=handle))
+
+        return SimpleNamespace(get_function=get_function)
+
+    def _launch(self, function, blocks, y, z, threads, block_y, block_z, shared, stream, argument, extra):
+        assert (y, z, block_y, block_z, shared, extra) == (1, 1, 1, 1, 0, 0)
+        name, call = self._functions[function]
+        self.launches.append((name, blocks, threads))
+        self.streams.append(stream)
+        assert call(ctypes.c_void_p.from_address(argument), blocks, threads, self.order)
+
+    def _memset(self, pointer, value, size, stream):
+        self.streams.append(stream)
+        ctypes.memset(pointer, value, size)
+
+
+class _Memory:
+    def __init__(self, size):
+        self._buffer = (ctypes.c_char * size)()
+        self.ptr = ctypes.addressof(self._buffer)
+
+
+def call(stem, macros, kernel, blocks, threads, order, values):
+    """Runs a kernel on NumPy arrays.
+
+    Args:
+        stem: of the kernels' file.
+        macros: a dict.
+        kernel: its name.
+        blocks: the number of blocks.
+        threads: the number of threads in each.
+        order: see host_cuda.h.
+        values: a dict from the fields of Params to arrays or numbers; the others are 0.
+    """
+    fields = {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    params = gpu.params_class(stem)(**fields)
+    launch = getattr(library(stem, tuple(sorted(macros.items()))), f"launch_{kernel}")
+    if not launch(ctypes.byref(params), blocks, threads, order):
+        raise RuntimeError("the threads of a block came to different barriers")
+
+
+def scratch():
+    """A layer's scratch, new."""
+    return np.zeros(gpu.SCRATCH_DOUBLES)

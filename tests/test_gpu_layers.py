@@ -1,0 +1,107 @@
+"""The losses' GPU code in real nets, without a GPU: the kernels run on the host, on Caffe's host memory.
+
+The tests of the CPU code run again here. See host_kernels.py for what that shows and what not.
+"""
+
+import functools
+
+import host_kernels
+import numpy as np
+import pytest
+import test_all_losses
+import test_channel_sum_euclidean_loss
+import test_euclidean_loss
+import test_weighted_softmax_loss
+from host_kernels import HostCupy
+from nets import SOFTMAX, fill, load, net_text, python_layer
+
+from pylayers import blobs, gpu
+from pylayers import layer as layer_module
+
+pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="there is no g++ to compile the kernels with")
+
+
+@pytest.fixture(autouse=True)
+def cupy(monkeypatch):
+    """Makes the layers believe that Caffe is in GPU mode, that its memory is there, and that this is CuPy."""
+    cupy = HostCupy()
+    monkeypatch.setattr(layer_module, "on_gpu", lambda blob: True)
+    monkeypatch.setattr(blobs, "cupy_module", lambda: cupy)
+    for cached in ("_function", "_module"):  # of another test's CuPy
+        monkeypatch.setattr(gpu, cached, functools.cache(getattr(gpu, cached).__wrapped__))
+    monkeypatch.setattr(blobs, "gpu_data_pointer", lambda blob: blob.data.ctypes.data)
+    monkeypatch.setattr(blobs, "gpu_diff_pointer", lambda blob: blob.diff.ctypes.data)
+    return cupy
+
+
+# One takes seconds; the other is about an error that comes one call later on the GPU, see below.
+LEFT_OUT = {"test_large_blob_is_exact_where_the_builtin_is_not", "test_rejects_labels_in_backward_too"}
+
+
+def _tests_of(*modules):
+    """The tests and fixtures of other files, but for the losses that have no kernels."""
+    for module in modules:
+        for name, value in vars(module).items():
+            if name.startswith("test_") and callable(value) and name not in LEFT_OUT:
+                yield f"{name}__{module.__name__[5:]}", value
+
+
+globals().update(_tests_of(test_euclidean_loss, test_channel_sum_euclidean_loss, test_weighted_softmax_loss))
+globals().update(_tests_of(test_all_losses))
+
+
+@pytest.fixture(params=[name for name in test_all_losses.LOSSES if not name.startswith("a user's")])
+def loss(request):
+    return test_all_losses.LOSSES[request.param]
+
+
+SCORES = {"scores": np.zeros((4, 3), np.float32), "label": np.array([0, 1, 2, 0], np.float32)}
+
+
+@pytest.fixture
+def net():
+    net = load(net_text(python_layer(SOFTMAX, SCORES), SCORES))
+    fill(net, SCORES)
+    return net
+
+
+def test_a_wrong_label_is_an_error_in_backward_and_once(net):
+    net.blobs["label"].data[1:3] = 7, -1
+    net.forward()
+    with pytest.raises(ValueError, match=r"WeightedSoftmaxLossLayer: bottom\[1\] \(label\) holds 7 at \(1,\); a label"):
+        net.backward()
+    net.blobs["label"].data[...] = 2
+    net.forward()
+    net.backward()
+
+
+def test_a_wrong_label_without_backward_is_an_error_in_the_next_forward(net):
+    net.blobs["label"].data[3] = np.nan
+    net.forward()
+    net.blobs["label"].data[3] = 0
+    with pytest.raises(ValueError, match=r"holds nan at \(3,\)"):
+        net.forward()
+    net.forward()
+
+
+def test_a_label_that_goes_wrong_after_forward_is_an_error_in_the_next_call(net):
+    net.forward()
+    net.blobs["label"].data[2] = 3
+    net.backward()
+    assert not net.blobs["scores"].diff[2].any()
+    assert net.blobs["scores"].diff[1].any()
+    with pytest.raises(ValueError, match=r"holds 3 at \(2,\)"):
+        net.backward()
+
+
+def test_a_wrong_label_counts_as_ignored(net):
+    net.blobs["scores_data"].data[1] = 0, 5, 9
+    net.blobs["label"].data[1] = 0.5
+    assert net.forward()["loss"] == pytest.approx(np.log(3))
+
+
+def test_everything_goes_to_the_legacy_default_stream(net, cupy):
+    net.forward()
+    net.backward()
+    assert [name for name, _, _ in cupy.launches] == ["forward", "backward"]
+    assert set(cupy.streams) == {1}  # cudaStreamLegacy
