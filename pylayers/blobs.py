@@ -32,9 +32,9 @@ _CU_MEMORYTYPE_HOST = 1
 def on_gpu(blob):
     """Says whether Caffe is in GPU mode, without touching any blob's memory where that can be had.
 
-    pycaffe cannot be asked for the mode, but libcaffe can, see `_mode_reader`. Where that fails, the kind of the blob's host
-    memory tells: in GPU mode Caffe takes it from cudaMallocHost, in CPU mode from malloc, and CUDA's driver knows its
-    own. That is second best: the memory stays what it was when the mode changes, and a look at it makes Caffe copy
+    pycaffe cannot be asked for the mode, but libcaffe can, see `_mode_reader`. Where that fails, the kind of the blob's
+    host memory tells: in GPU mode Caffe takes it from cudaMallocHost, in CPU mode from malloc, and CUDA's driver knows
+    its own. That is second best: the memory stays what it was when the mode changes, and a look at it makes Caffe copy
     the blob between host and GPU, and wait.
 
     Args:

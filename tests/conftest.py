@@ -1,5 +1,6 @@
 """Set-up for all tests."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,47 @@ import pytest
 ROOT = Path(__file__).parent.parent
 for folder in ("demo", "prototxt/own_loss"):
     sys.path.insert(0, str(ROOT / folder))
+
+
+@functools.cache
+def no_gpu():
+    """Why the tests marked gpu cannot run here; None where they can."""
+    from pylayers import blobs
+
+    if not blobs._CUDA_BUILD:
+        return "this Caffe is built for the CPU alone"
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # no module, no driver, no GPU
+        return f"no GPU for CuPy: {(str(error) or type(error).__name__).splitlines()[0]}"
+    return None if blobs.cupy_module() else "CuPy cannot compute on this GPU"
+
+
+def must_test_gpu():
+    """Whether it is a failure that there is no GPU, as under `make test-gpu`."""
+    return bool(os.environ.get("PYLAYERS_TEST_GPU"))
+
+
+def pytest_runtest_setup(item):
+    """Skips the tests marked gpu where they cannot run, or fails them."""
+    if item.get_closest_marker("gpu") and no_gpu():
+        (pytest.fail if must_test_gpu() else pytest.skip)(no_gpu())
+
+
+@pytest.fixture(autouse=True)
+def _caffes_mode(request):
+    """GPU mode for the tests marked gpu."""
+    if not request.node.get_closest_marker("gpu"):
+        yield
+        return
+    import caffe
+
+    caffe.set_device(0)
+    caffe.set_mode_gpu()
+    yield
+    caffe.set_mode_cpu()
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,11 @@ The tests of the CPU code run again here. See host_kernels.py for what that show
 
 import functools
 
+import again
 import host_kernels
 import numpy as np
 import pytest
 import test_all_losses
-import test_channel_sum_euclidean_loss
-import test_euclidean_loss
-import test_weighted_softmax_loss
 from host_kernels import HostCupy
 from nets import SOFTMAX, fill, load, net_text, python_layer
 
@@ -34,20 +32,7 @@ def cupy(monkeypatch):
     return cupy
 
 
-# One takes seconds; the other is about an error that comes one call later on the GPU, see below.
-LEFT_OUT = {"test_large_blob_is_exact_where_the_builtin_is_not", "test_rejects_labels_in_backward_too"}
-
-
-def _tests_of(*modules):
-    """The tests and fixtures of other files, but for the losses that have no kernels."""
-    for module in modules:
-        for name, value in vars(module).items():
-            if name.startswith("test_") and callable(value) and name not in LEFT_OUT:
-                yield f"{name}__{module.__name__[5:]}", value
-
-
-globals().update(_tests_of(test_euclidean_loss, test_channel_sum_euclidean_loss, test_weighted_softmax_loss))
-globals().update(_tests_of(test_all_losses))
+globals().update(again.tests())
 
 
 @pytest.fixture(params=[name for name in test_all_losses.LOSSES if not name.startswith("a user's")])
