@@ -19,7 +19,7 @@ def no_gpu():
     """Why the tests marked gpu cannot run here; None where they can."""
     from pylayers import blobs
 
-    if not blobs._CUDA_BUILD:
+    if not blobs.CUDA_BUILD:
         return "this Caffe is built for the CPU alone"
     try:
         import cupy
@@ -59,6 +59,23 @@ def _caffes_mode(request):
 def _in_root(monkeypatch):
     """The prototxt files name paths that start at the root of the clone."""
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def host_cupy(monkeypatch):
+    """Makes the layers believe that Caffe is in GPU mode, that its memory is there, and that this is CuPy."""
+    from host_kernels import HostCupy
+
+    from pylayers import blobs, gpu, layer
+
+    cupy = HostCupy()
+    monkeypatch.setattr(layer, "on_gpu", lambda blob: True)
+    monkeypatch.setattr(blobs, "cupy_module", lambda: cupy)
+    for cached in ("_function", "_module"):  # of another test's CuPy
+        monkeypatch.setattr(gpu, cached, functools.cache(getattr(gpu, cached).__wrapped__))
+    monkeypatch.setattr(blobs, "gpu_data_pointer", lambda blob: blob.data.ctypes.data)
+    monkeypatch.setattr(blobs, "gpu_diff_pointer", lambda blob: blob.diff.ctypes.data)
+    return cupy
 
 
 @pytest.fixture(scope="session")

@@ -3,33 +3,19 @@
 The tests of the CPU code run again here. See host_kernels.py for what that shows and what not.
 """
 
-import functools
-
 import again
 import host_kernels
 import numpy as np
 import pytest
 import test_all_losses
-from host_kernels import HostCupy
 from nets import SOFTMAX, fill, load, net_text, python_layer
-
-from pylayers import blobs, gpu
-from pylayers import layer as layer_module
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="there is no g++ to compile the kernels with")
 
 
 @pytest.fixture(autouse=True)
-def cupy(monkeypatch):
-    """Makes the layers believe that Caffe is in GPU mode, that its memory is there, and that this is CuPy."""
-    cupy = HostCupy()
-    monkeypatch.setattr(layer_module, "on_gpu", lambda blob: True)
-    monkeypatch.setattr(blobs, "cupy_module", lambda: cupy)
-    for cached in ("_function", "_module"):  # of another test's CuPy
-        monkeypatch.setattr(gpu, cached, functools.cache(getattr(gpu, cached).__wrapped__))
-    monkeypatch.setattr(blobs, "gpu_data_pointer", lambda blob: blob.data.ctypes.data)
-    monkeypatch.setattr(blobs, "gpu_diff_pointer", lambda blob: blob.diff.ctypes.data)
-    return cupy
+def cupy(host_cupy):
+    return host_cupy
 
 
 globals().update(again.tests())
