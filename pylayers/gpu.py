@@ -178,7 +178,9 @@ KERNEL_NAMES = ("forward", "backward")
 def source(stem):
     """The CUDA C of a loss's kernels, without the macros."""
     folder = Path(__file__).parent / "kernels"
-    return "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in ("common", stem))
+    text = "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in ("common", stem))
+    # CuPy writes it to a file in the locale's encoding, which may lack what stands in the comments.
+    return text.encode("ascii", "ignore").decode("ascii")
 
 
 @functools.cache
@@ -194,7 +196,7 @@ def params_class(stem):
 
 def compiler_options(macros):
     """The options of the CUDA compiler for macros, pairs of name and value."""
-    return ("--std=c++17", *(f"-D{name}={value}" for name, value in macros))
+    return tuple(f"-D{name}={value}" for name, value in macros)
 
 
 @functools.cache

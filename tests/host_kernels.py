@@ -41,7 +41,7 @@ def build(source, macros, name):
     """Compiles CUDA C for the host."""
     path = Path(_folder().name) / f"{name}.cpp"
     path.write_text(f'#include "{HEADER}"\n{source}\nEXPORT_ALL\n')
-    options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
+    options = ["-std=c++14", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
     options += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *(f"-D{name}={value}" for name, value in macros), *FLAGS]
     subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
     found = ctypes.CDLL(path.with_suffix(".so"))

@@ -32,6 +32,8 @@ MACROS = {
         *({"WIDE": wide, "CHUNK": 8, "ONCE": 0} for wide in (0, 1)),
     ],
 }
+# What CuPy 14 adds to RawModule's options.
+CUPYS_OPTIONS = ("-std=c++14", "--device-as-default-execution-space")
 ORDERS = range(4)  # of threads and blocks, see host_cuda.h
 SENTINEL = 7
 
@@ -56,7 +58,7 @@ def test_nvrtc_compiles_all_variants_for_all_architectures_without_a_warning(ste
 
     def log_of(macros, architecture):
         program = compiler.createProgram(gpu.source(stem), f"{stem}.cu", (), ())
-        options = (*gpu.compiler_options(macros.items()), f"--gpu-architecture=sm_{architecture}")
+        options = (*gpu.compiler_options(macros.items()), f"-arch=sm_{architecture}", *CUPYS_OPTIONS)
         try:
             compiler.compileProgram(program, (*options, "--ptxas-options=-v"))
             assert compiler.getCUBIN(program)
@@ -74,6 +76,11 @@ def test_nvrtc_compiles_all_variants_for_all_architectures_without_a_warning(ste
             assert "warning" not in log, f"{variant}: {log}"
             if not variant[0]["WIDE"]:
                 assert log.count(" 0 bytes spill stores, 0 bytes spill loads") == 2, f"{variant}: {log}"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_source_can_be_written_in_any_encoding(stem):
+    assert gpu.source(stem).isascii()
 
 
 @on_host
