@@ -244,6 +244,24 @@ def block_shape(positions, channels, inner, processors):
     return max(256, rows * lanes), rows
 
 
+def segments_of(positions, channels, rows, processors):
+    """The number of segments, a power of two, that a sum is cut into so that few sums keep a GPU busy.
+
+    Args:
+        positions: the number of sums.
+        channels: the number of terms of each.
+        rows: of threads in a block, as `block_shape` gives them.
+        processors: the number of the GPU's multiprocessors.
+    """
+    # Eight terms for a thread, at least; and all segments and sums have a place in Scratch.
+    most = min(
+        processors * _THREADS_OF_PROCESSOR // 2 // (positions * rows),
+        channels // (8 * rows),
+        4 * MAX_BLOCKS // positions - 1,
+    )
+    return _power_of_two(max(1, most))
+
+
 def _power_of_two(number):
     """The largest power of two that is not larger."""
     return 1 << (number.bit_length() - 1)

@@ -26,7 +26,7 @@ ARCHITECTURES = (75, 80, 86, 89, 90)
 EUCLIDEAN, CHANNEL_SUM, SOFTMAX = STEMS
 MACROS = {
     EUCLIDEAN: [{"WIDE": wide} for wide in (0, 1)],
-    CHANNEL_SUM: [{"WIDE": wide} for wide in (0, 1)],
+    CHANNEL_SUM: [{"WIDE": wide, "FEW": few} for wide in (0, 1) for few in (0, 1)],
     SOFTMAX: [
         *({"WIDE": 0, "CHUNK": chunk, "ONCE": 1} for chunk in CHUNKS),
         *({"WIDE": wide, "CHUNK": 8, "ONCE": 0} for wide in (0, 1)),
@@ -34,6 +34,7 @@ MACROS = {
 }
 # What CuPy 14 adds to RawModule's options.
 CUPYS_OPTIONS = ("-std=c++14", "--device-as-default-execution-space")
+IN_REGISTERS = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"
 ORDERS = range(4)  # of threads and blocks, see host_cuda.h
 SENTINEL = 7
 
@@ -75,7 +76,7 @@ def test_nvrtc_compiles_all_variants_for_all_architectures_without_a_warning(ste
             assert "error" not in log, f"{variant}: {log}"
             assert "warning" not in log, f"{variant}: {log}"
             if not variant[0]["WIDE"]:
-                assert log.count(" 0 bytes spill stores, 0 bytes spill loads") == 2, f"{variant}: {log}"
+                assert log.count(f" {IN_REGISTERS}") == 2, f"{variant}: {log}"
 
 
 @pytest.mark.parametrize("stem", STEMS)
@@ -178,7 +179,9 @@ def test_a_loss_weight_of_zero_clears_the_gradient():
 # Channel sum
 
 
-def channel_sum(pred, target, loss_weight=1.0, wanted=(True, True), rows=2, threads=16, blocks=3, order=0, wide=0):
+def channel_sum(
+    pred, target, loss_weight=1.0, wanted=(True, True), rows=2, threads=16, blocks=3, order=0, wide=0, segments=1
+):
     outer, channels, inner = pred.shape
     values = {
         "pred": pred,
@@ -192,21 +195,25 @@ def channel_sum(pred, target, loss_weight=1.0, wanted=(True, True), rows=2, thre
         "target_channels": target.shape[1],
         "normalizer": outer,
         "rows": rows,
+        "segments": segments,
     }
-    call(CHANNEL_SUM, {"WIDE": wide}, "forward", blocks, threads, order, values)
+    macros = {"WIDE": wide, "FEW": int(segments > 1)}
+    call(CHANNEL_SUM, macros, "forward", blocks, threads, order, values)
     diffs = {"pred_diff": np.full_like(pred, SENTINEL), "target_diff": np.full_like(target, SENTINEL)}
     given = {name: diff for want, (name, diff) in zip(wanted, diffs.items()) if want}
-    call(CHANNEL_SUM, {"WIDE": wide}, "backward", blocks, threads, order, {**values, **given})
+    call(CHANNEL_SUM, macros, "backward", blocks, threads, order, {**values, **given})
     return {"loss": values["loss"], **diffs}
 
 
 @on_host
-@pytest.mark.parametrize("wide", [0, 1])
-@pytest.mark.parametrize(("rows", "threads"), [(1, 1), (1, 32), (2, 8), (8, 64), (64, 64)])
+@pytest.mark.parametrize("segments", [1, 2, 16])
+@pytest.mark.parametrize(
+    ("rows", "threads", "wide"), [(1, 1, 0), (1, 32, 1), (1, 32, 0), (2, 8, 1), (8, 64, 0), (64, 64, 1)]
+)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 1), (2, 21, 5), (3, 70, 9), (40, 2, 1)])
-def test_channel_sum(shape, rows, threads, wide):
+def test_channel_sum(shape, rows, threads, segments, wide):
     pred, target = draw(*shape), draw(shape[0], 1 + shape[1] // 2, shape[2], seed=1)
-    layout = {"rows": rows, "threads": threads, "wide": wide}
+    layout = {"rows": rows, "threads": threads, "segments": segments, "wide": wide}
     found = same_bits([channel_sum(pred, target, -2, order=order, **layout) for order in ORDERS])
     loss, *gradients = oracle.channel_sum_euclidean(pred, target)
     assert_close_loss(found["loss"][0], loss)
@@ -401,6 +408,15 @@ def test_blocks_are_not_more_than_the_gpu_can_run_at_once():
     assert gpu.blocks_for(10**6, 256, 160) == gpu.MAX_BLOCKS
 
 
+def test_few_sums_are_cut_into_segments():
+    assert gpu.segments_of(16, 3 * 128 * 128, 512, 132) == 8
+    assert gpu.segments_of(8, 21 * 256 * 256, 512, 132) == 32
+    assert gpu.segments_of(16 * 128 * 128, 3, 1, 132) == 1
+    for positions, channels, rows, processors in itertools.product((1, 7, 1000, 4000), (1, 10**6), (1, 512), (1, 160)):
+        segments = gpu.segments_of(positions, channels, rows, processors)
+        assert segments == 1 or 2 + positions * (segments + 1) <= gpu.SCRATCH_DOUBLES
+
+
 def test_blobs_of_2_gib_are_indexed_with_64_bits():
     assert gpu.wide([(1, 2**29 - 1), (1,)]) == 0
     assert gpu.wide([(1,), (2**29, 1)]) == 1
@@ -421,13 +437,13 @@ def test_the_kernels_are_in_what_pip_installs(tmp_path):
 
 
 @on_host
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 5])  # 3 shows only where blocks run at the same time
 def test_the_host_sees_a_missing_syncthreads(number, monkeypatch):
     """Each __syncthreads of common.cu is there for a reason: without it, results depend on the order of threads."""
     pieces = gpu.source(CHANNEL_SUM).split("__syncthreads();")
-    assert len(pieces) == 6
+    assert len(pieces) == 7
     source = "__syncthreads();".join(pieces[: number + 1]) + "__syncthreads();".join(pieces[number + 1 :])
-    broken = host_kernels.build(source, (("WIDE", 0),), f"broken-{number}")
+    broken = host_kernels.build(source, (("FEW", 0), ("WIDE", 0)), f"broken-{number}")
     monkeypatch.setattr(host_kernels, "library", lambda stem, macros: broken)
     blobs = draw(9, 21, 3), draw(9, 2, 3, seed=1)
     with pytest.raises((AssertionError, RuntimeError), match=r"loss|diff|different barriers"):
