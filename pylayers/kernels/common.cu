@@ -75,6 +75,7 @@ __device__ bool over_grid(T& mine, const T& zero, Scratch* scratch) {
   if (threadIdx.x == 0) partials[blockIdx.x] = mine;
   if (!last_to_arrive(scratch)) return false;
   mine = zero;
+#pragma unroll 1  // two rounds or so; unrolled, it costs softmax registers
   for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) mine.add(taken(partials + block));
   mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
   return threadIdx.x == 0;
