@@ -3,7 +3,7 @@
 #   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
 #   make image IMAGE='--help'     passes options to docker/image.sh
 .DEFAULT_GOAL := setup
-.PHONY: setup demo bench test test-caffe lint format clean image image-gpu image-test image-gpu-test image-caffe-test
+.PHONY: setup demo bench test test-gpu test-caffe lint format clean image image-gpu image-test image-gpu-test image-caffe-test
 
 VENV := .venv
 PYTHON :=
@@ -40,6 +40,10 @@ bench: $(READY)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest
+
+# These fail, and are not skipped, where there is no GPU. The environment must have CuPy: the extra cuda12 or cuda13.
+test-gpu: $(READY)
+	PYLAYERS_TEST_GPU=1 $(VENV)/bin/python -m pytest tests/gpu
 
 test-caffe: $(READY)
 	$(VENV)/bin/python docker/caffe_tests.py

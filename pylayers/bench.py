@@ -58,7 +58,7 @@ def run(options):
     """The command.
 
     Args:
-        options: a namespace with `layer` (a list of pairs' names, or None), `repeat`, `json` and `plot`.
+        options: a namespace with `device`, `layer` (a list of pairs' names, or None), `repeat`, `json` and `plot`.
 
     Returns:
         The exit status, 0.
@@ -66,6 +66,10 @@ def run(options):
     Raises:
         UserError: an output that cannot be written.
     """
+    if options.device == "gpu":
+        from pylayers import gpu_bench
+
+        return gpu_bench.run(options)
     caffe.set_mode_cpu()
     cases = [case for case in CASES if not options.layer or case.pair in options.layer]
     with output.result_files(options) as (json_file, plot_file):
@@ -73,7 +77,7 @@ def run(options):
         _print(result)
         output.write_json(json_file, result)
         if plot_file:
-            _plot(plot_file, result["rows"])
+            plot(plot_file, result["rows"])
     return 0
 
 
@@ -90,7 +94,7 @@ def bench(cases, repeat):
     """
     console = output.need("rich.console").Console(file=sys.stderr)
     track = output.need("rich.progress").track
-    torch = _torch()
+    torch = import_torch()
     bandwidth = copy_bandwidth()
     rows = [
         _row(case, time_case(case, repeat, torch), bandwidth)
@@ -128,9 +132,9 @@ def time_case(case, repeat, torch=None):
         A dict from side ("python", "builtin", and "torch" where it is given) to a dict from "forward" and
         "backward" ("both" for PyTorch) to the seconds of one call, a list with one number for each round.
     """
-    times = _rounds(_caffe_calls(case), repeat)
+    times = _rounds(caffe_calls(case), repeat)
     if torch and case.pair in MEAN_PAIRS:
-        times.update(_rounds({"torch": {"both": _torch_call(torch, case)}}, repeat))
+        times.update(_rounds({"torch": {"both": torch_call(torch, case)}}, repeat))
     return times
 
 
@@ -148,7 +152,7 @@ def _rounds(sides, repeat):
     return times
 
 
-def _caffe_calls(case):
+def caffe_calls(case):
     """The functions to time, a dict from side and kind; each runs the layers of the loss alone."""
     with tempfile.TemporaryDirectory() as folder:
         learnt = "scores" if case.pair.startswith("softmax") else "pred"
@@ -189,7 +193,8 @@ def _seconds(calls, number):
     return {kind: seconds / number for kind, seconds in total.items()}
 
 
-def _torch():
+def import_torch():
+    """PyTorch, with as many threads as the layers use; None where it is not installed."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -198,18 +203,18 @@ def _torch():
     return torch
 
 
-def _torch_call(torch, case):
+def torch_call(torch, case, device="cpu"):
     """Forward and backward of the same loss in PyTorch."""
     functional = torch.nn.functional
-    learnt = torch.randn(case.shape, requires_grad=True)
+    learnt = torch.randn(case.shape, requires_grad=True, device=device)
     if case.pair == "euclidean":
-        target = torch.randn(case.shape)
+        target = torch.randn(case.shape, device=device)
         factor = 0.5 * math.prod(case.shape[1:])  # mse_loss divides by the elements, EuclideanLoss by N
 
         def loss():
             return functional.mse_loss(learnt, target) * factor
     else:
-        label = torch.randint(case.shape[1], (case.shape[0], *case.shape[2:]))
+        label = torch.randint(case.shape[1], (case.shape[0], *case.shape[2:]), device=device)
 
         def loss():
             return functional.cross_entropy(learnt, label)
@@ -323,7 +328,7 @@ def _relative_spread(row):
     return f"±{max(spreads):.0%}"
 
 
-def _plot(path, rows):
+def plot(path, rows):
     """Draws the times of each case, and beside them the ratio to Caffe."""
     pyplot = output.pyplot()
     figure, (left, right) = pyplot.subplots(

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 # Reading this attribute of a blob would move its data to the GPU; the class tells without that.
-_CUDA_BUILD = hasattr(Blob, "_gpu_data_ptr")
+CUDA_BUILD = hasattr(Blob, "_gpu_data_ptr")
 
 # Of the enum caffe::Caffe::Brew.
 _CPU_MODE, _GPU_MODE = 0, 1
@@ -32,10 +32,10 @@ _CU_MEMORYTYPE_HOST = 1
 def on_gpu(blob):
     """Says whether Caffe is in GPU mode, without touching any blob's memory where that can be had.
 
-    pycaffe cannot be asked for the mode, but libcaffe can, see `_mode_reader`. Where that fails, the kind of the
-    blob's host memory tells: in GPU mode Caffe takes it from cudaMallocHost, in CPU mode from malloc, and CUDA's
-    driver knows its own. That is second best: the memory stays what it was when the mode changes, and a look at it
-    makes Caffe copy the blob between host and GPU, and wait.
+    pycaffe cannot be asked for the mode, but libcaffe can, see `_mode_reader`. Where that fails, the kind of the blob's
+    host memory tells: in GPU mode Caffe takes it from cudaMallocHost, in CPU mode from malloc, and CUDA's driver knows
+    its own. That is second best: the memory stays what it was when the mode changes, and a look at it makes Caffe copy
+    the blob between host and GPU, and wait.
 
     Args:
         blob: a blob whose data may be marked as written on the host, such as a loss layer's top.
@@ -43,7 +43,7 @@ def on_gpu(blob):
     Returns:
         True or False; always False where Caffe is built for the CPU alone, or has no CUDA driver.
     """
-    if not _CUDA_BUILD or _cuda_driver() is None:
+    if not CUDA_BUILD or _cuda_driver() is None:
         return False
     read = _mode_reader()
     return read() == _GPU_MODE if read else _in_pinned_memory(blob)
@@ -62,7 +62,7 @@ def _mode_reader():
     except (AttributeError, OSError):
         return None
     get.restype = ctypes.c_void_p
-    offset = (4 if _CUDA_BUILD else 2) * ctypes.sizeof(ctypes.c_void_p)
+    offset = (4 if CUDA_BUILD else 2) * ctypes.sizeof(ctypes.c_void_p)
 
     def read(member=0):
         return ctypes.c_int.from_address(get() + offset + member * ctypes.sizeof(ctypes.c_int)).value
@@ -86,7 +86,7 @@ def shape_of(blob):
 
     ``tuple(blob.shape)`` gives the same, but at 5 µs a blob; Caffe calls an empty layer, both ways, in 3.
     """
-    if not _CUDA_BUILD and blob.count:
+    if not CUDA_BUILD and blob.count:
         return blob.data.shape
     shape = blob.shape
     return tuple([shape[axis] for axis in range(len(shape))])

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, wide
+from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, segments_of, wide
 from pylayers.params import Choice, Integer
 
 
@@ -27,7 +27,8 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         normalization: Z. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
 
     Gradients: g·(s(pred) − s(target))/Z for every element of pred that is in the sum, and its negative for
-    target, g being the loss weight.
+    target, g being the loss weight. On the GPU those of few sums over many channels are of the bottoms as the last
+    forward saw them.
 
     Raises:
         ValueError: from `reshape`, for axes and shapes that do not fit.
@@ -37,6 +38,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
 
     BOTTOMS = ("pred", "target")
     KERNELS = "channel_sum_euclidean_loss"
+    NEEDS_FORWARD = True  # where there are few sums
     OPTIONS = {
         "axis": Integer(1),
         "end_axis": Integer(None),
@@ -70,13 +72,15 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 blob.diff.reshape(shape)[...] = sign * gradient[:, np.newaxis]
 
     def plan(self, processors):
-        """A lane for each sum, its channels shared by the rows."""
+        """A lane for each sum, its channels shared by the rows; several lanes where there are few sums."""
         (outer, pred_channels, inner), (_, target_channels, _) = self._split
-        threads, rows = block_shape(outer * inner, max(pred_channels, target_channels), inner, processors)
+        channels = max(pred_channels, target_channels)
+        threads, rows = block_shape(outer * inner, channels, inner, processors)
+        segments = segments_of(outer * inner, channels, rows, processors)
         return Plan(
             threads=threads,
-            blocks=blocks_for(math.ceil(outer * inner * rows / threads), threads, processors),
-            macros={"WIDE": wide(self.shapes)},
+            blocks=blocks_for(math.ceil(outer * inner * segments * rows / threads), threads, processors),
+            macros={"WIDE": wide(self.shapes), "FEW": int(segments > 1)},
             fields={
                 "positions": outer * inner,
                 "inner": inner,
@@ -84,6 +88,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 "target_channels": target_channels,
                 "normalizer": self._normalizer(),
                 "rows": rows,
+                "segments": segments,
             },
         )
 

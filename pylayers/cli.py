@@ -182,6 +182,7 @@ def _add_bench(parser):
     parser.add_argument(
         "--layer", choices=sorted({case.pair for case in CASES}), action="append", help="this one only; may be repeated"
     )
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="default: cpu")
     parser.add_argument("--repeat", type=_positive, default=15, metavar="N", help="rounds (default: 15)")
     _add_outputs(parser)
     parser.set_defaults(run=_bench)

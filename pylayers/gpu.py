@@ -178,7 +178,9 @@ KERNEL_NAMES = ("forward", "backward")
 def source(stem):
     """The CUDA C of a loss's kernels, without the macros."""
     folder = Path(__file__).parent / "kernels"
-    return "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in ("common", stem))
+    text = "".join((folder / f"{name}.cu").read_text(encoding="utf-8") for name in ("common", stem))
+    # CuPy writes it to a file in the locale's encoding, which may lack what stands in the comments.
+    return text.encode("ascii", "ignore").decode("ascii")
 
 
 @functools.cache
@@ -194,7 +196,7 @@ def params_class(stem):
 
 def compiler_options(macros):
     """The options of the CUDA compiler for macros, pairs of name and value."""
-    return ("--std=c++17", *(f"-D{name}={value}" for name, value in macros))
+    return tuple(f"-D{name}={value}" for name, value in macros)
 
 
 @functools.cache
@@ -240,6 +242,24 @@ def block_shape(positions, channels, inner, processors):
     while positions * rows < enough and 8 * rows <= channels and 2 * rows * lanes <= MAX_THREADS:
         rows *= 2
     return max(256, rows * lanes), rows
+
+
+def segments_of(positions, channels, rows, processors):
+    """The number of segments, a power of two, that a sum is cut into so that few sums keep a GPU busy.
+
+    Args:
+        positions: the number of sums.
+        channels: the number of terms of each.
+        rows: of threads in a block, as `block_shape` gives them.
+        processors: the number of the GPU's multiprocessors.
+    """
+    # Eight terms for a thread, at least; and all segments and sums have a place in Scratch.
+    most = min(
+        processors * _THREADS_OF_PROCESSOR // 2 // (positions * rows),
+        channels // (8 * rows),
+        4 * MAX_BLOCKS // positions - 1,
+    )
+    return _power_of_two(max(1, most))
 
 
 def _power_of_two(number):

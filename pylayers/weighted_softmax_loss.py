@@ -168,7 +168,8 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         positions = self._outer * self._inner
         threads, rows = block_shape(positions, self._classes, self._inner, processors)
         of_thread = math.ceil(self._classes / rows)
-        once = of_thread <= CHUNKS[-1]
+        # Blobs with 64-bit indices are too rare for more than one variant.
+        once = of_thread <= CHUNKS[-1] and not wide(self.shapes)
         normalization = self.options.normalization
         divisors = {"FULL": positions, "BATCH_SIZE": self._outer, "NONE": 1}
         return Plan(

@@ -36,6 +36,10 @@ static inline float __int_as_float(int bits) {
   memcpy(&value, &bits, sizeof value);
   return value;
 }
+template <typename T>
+static inline T min(T a, T b) {
+  return b < a ? b : a;
+}
 static inline void __threadfence() {}
 static inline void __threadfence_system() {}
 static inline unsigned int atomicInc(unsigned int* address, unsigned int last) {

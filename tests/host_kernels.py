@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +41,7 @@ def build(source, macros, name):
     """Compiles CUDA C for the host."""
     path = Path(_folder().name) / f"{name}.cpp"
     path.write_text(f'#include "{HEADER}"\n{source}\nEXPORT_ALL\n')
-    options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
+    options = ["-std=c++14", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
     options += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *(f"-D{name}={value}" for name, value in macros), *FLAGS]
     subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
     found = ctypes.CDLL(path.with_suffix(".so"))
@@ -60,6 +61,7 @@ class HostCupy:
     """
 
     float64 = np.float64
+    __version__ = "host"
 
     def __init__(self, processors=2):
         self.order = 0
@@ -69,21 +71,33 @@ class HostCupy:
         runtime = SimpleNamespace(
             cudaDevAttrMultiProcessorCount=16,
             deviceGetAttribute=lambda attribute, device: processors,
+            driverGetVersion=lambda: 0,
             getDevice=lambda: 0,
+            getDeviceProperties=lambda device: {"name": b"host"},
+            memcpyAsync=lambda target, source, size, kind, stream: ctypes.memmove(target, source, size),
+            memcpyDeviceToDevice=3,
             memsetAsync=self._memset,
             pointerGetAttributes=lambda pointer: SimpleNamespace(device=0),
+            runtimeGetVersion=lambda: 0,
             streamSynchronize=lambda stream: None,
         )
         self.cuda = SimpleNamespace(
             alloc_pinned_memory=_Memory,
             driver=SimpleNamespace(launchKernel=self._launch),
             runtime=runtime,
-            Stream=SimpleNamespace(null=contextlib.nullcontext()),
+            Event=_Event,
+            get_elapsed_time=lambda start, end: 1e3 * (end.time - start.time),
+            Stream=SimpleNamespace(null=_Stream()),
         )
 
     def array(self, numbers, dtype):
-        array = np.array(numbers, dtype)
-        return SimpleNamespace(data=SimpleNamespace(ptr=array.ctypes.data), array=array)
+        return _Array(np.array(numbers, dtype))
+
+    def empty(self, count, dtype):
+        return _Array(np.empty(count, dtype))
+
+    def RawKernel(self, code, name):  # noqa: N802
+        return lambda grid, block, arguments: None
 
     def RawModule(self, code, options):  # noqa: N802
         macros = tuple(tuple(option[2:].split("=")) for option in options if option.startswith("-D"))
@@ -107,6 +121,25 @@ class HostCupy:
     def _memset(self, pointer, value, size, stream):
         self.streams.append(stream)
         ctypes.memset(pointer, value, size)
+
+
+class _Array:
+    def __init__(self, array):
+        self._array = array
+        self.data = SimpleNamespace(ptr=array.ctypes.data)
+
+
+class _Stream(contextlib.nullcontext):
+    def synchronize(self):
+        pass
+
+
+class _Event:
+    def record(self, stream):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
 
 
 class _Memory:

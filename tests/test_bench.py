@@ -81,7 +81,7 @@ def test_times_the_layers_of_the_loss_alone(case):
     sums = {"channel-sum": ["Convolution"] * 2, "channel-sum-all": ["Reduction"] * 2}.get(case.pair, [])
     loss = PAIRS[case.pair].builtin if not sums else "EuclideanLoss"
     expected = {"python": ["Python"], "builtin": [*sums, loss]}
-    for side, calls in bench._caffe_calls(case).items():
+    for side, calls in bench.caffe_calls(case).items():
         net, (first, last) = calls["forward"].func.__self__, calls["forward"].args
         assert [layer.type for layer in net.layers][first : last + 1] == expected[side]
         assert calls["backward"].args == (last, first)
@@ -89,7 +89,7 @@ def test_times_the_layers_of_the_loss_alone(case):
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.pair} {case.shape}")
 def test_backward_gives_the_learnt_bottom_a_gradient_and_no_other(case):
-    for calls in bench._caffe_calls(case).values():
+    for calls in bench.caffe_calls(case).values():
         net = calls["backward"].func.__self__
         learnt, constant = ("scores", "label") if "scores" in net.blobs else ("pred", "target")
         calls["backward"]()
@@ -99,7 +99,7 @@ def test_backward_gives_the_learnt_bottom_a_gradient_and_no_other(case):
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.pair} {case.shape}")
 def test_both_sides_compute_the_same(case):
-    nets = [calls["forward"].func.__self__ for calls in bench._caffe_calls(case).values()]
+    nets = [calls["forward"].func.__self__ for calls in bench.caffe_calls(case).values()]
     losses = [float(net.blobs["loss"].data) for net in nets]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
 
@@ -110,7 +110,7 @@ def test_sides_take_turns_and_so_do_forward_and_backward(few, monkeypatch):
         side: {kind: lambda name=f"{side} {kind}": order.append(name) for kind in ("forward", "backward")}
         for side in ("python", "builtin")
     }
-    monkeypatch.setattr(bench, "_caffe_calls", lambda _: calls)
+    monkeypatch.setattr(bench, "caffe_calls", lambda _: calls)
     times = bench.time_case(SMALL[0], 3)
     one_round = ["python forward", "python backward", "builtin forward", "builtin backward"]
     assert order[-12:] == one_round * 3
@@ -120,7 +120,7 @@ def test_sides_take_turns_and_so_do_forward_and_backward(few, monkeypatch):
 @pytest.mark.parametrize("case", SMALL[:3], ids=lambda case: f"{case.pair} {case.shape}")
 def test_torch_runs_forward_and_backward(case):
     torch = pytest.importorskip("torch")
-    bench._torch_call(torch, case)()
+    bench.torch_call(torch, case)()
 
 
 def test_without_torch_there_is_no_third_column(few, monkeypatch, capsys):

@@ -3,51 +3,22 @@
 The tests of the CPU code run again here. See host_kernels.py for what that shows and what not.
 """
 
-import functools
-
+import again
 import host_kernels
 import numpy as np
 import pytest
 import test_all_losses
-import test_channel_sum_euclidean_loss
-import test_euclidean_loss
-import test_weighted_softmax_loss
-from host_kernels import HostCupy
 from nets import SOFTMAX, fill, load, net_text, python_layer
-
-from pylayers import blobs, gpu
-from pylayers import layer as layer_module
 
 pytestmark = pytest.mark.skipif(host_kernels.COMPILER is None, reason="there is no g++ to compile the kernels with")
 
 
 @pytest.fixture(autouse=True)
-def cupy(monkeypatch):
-    """Makes the layers believe that Caffe is in GPU mode, that its memory is there, and that this is CuPy."""
-    cupy = HostCupy()
-    monkeypatch.setattr(layer_module, "on_gpu", lambda blob: True)
-    monkeypatch.setattr(blobs, "cupy_module", lambda: cupy)
-    for cached in ("_function", "_module"):  # of another test's CuPy
-        monkeypatch.setattr(gpu, cached, functools.cache(getattr(gpu, cached).__wrapped__))
-    monkeypatch.setattr(blobs, "gpu_data_pointer", lambda blob: blob.data.ctypes.data)
-    monkeypatch.setattr(blobs, "gpu_diff_pointer", lambda blob: blob.diff.ctypes.data)
-    return cupy
+def cupy(host_cupy):
+    return host_cupy
 
 
-# One takes seconds; the other is about an error that comes one call later on the GPU, see below.
-LEFT_OUT = {"test_large_blob_is_exact_where_the_builtin_is_not", "test_rejects_labels_in_backward_too"}
-
-
-def _tests_of(*modules):
-    """The tests and fixtures of other files, but for the losses that have no kernels."""
-    for module in modules:
-        for name, value in vars(module).items():
-            if name.startswith("test_") and callable(value) and name not in LEFT_OUT:
-                yield f"{name}__{module.__name__[5:]}", value
-
-
-globals().update(_tests_of(test_euclidean_loss, test_channel_sum_euclidean_loss, test_weighted_softmax_loss))
-globals().update(_tests_of(test_all_losses))
+globals().update(again.tests())
 
 
 @pytest.fixture(params=[name for name in test_all_losses.LOSSES if not name.startswith("a user's")])

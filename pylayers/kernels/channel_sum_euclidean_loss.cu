@@ -1,5 +1,8 @@
 // E = 1/(2Z) · Σ (s(pred) − s(target))², s the sum over the channels of a blob of shape (outer, channels, inner), and
 // g·(s(pred) − s(target))/Z for each of pred's channels, its negative for each of target's.
+//
+// With FEW, sums of many channels but too few to keep a GPU busy, each is shared by several lanes, which have a segment
+// of its channels. forward then leaves s(pred) − s(target) in scratch for backward.
 
 struct Params {
   const float* pred;
@@ -15,51 +18,102 @@ struct Params {
   long long target_channels;
   double normalizer;  // Z
   long long rows;     // of threads in a block
+  long long segments;  // of a sum's channels; 1 without FEW
 };
 
-// This thread's part of one sum.
-__device__ double part(const float* blob, Index position, Index channels, Index inner, const Place& at) {
-  const float* first = blob + offset_of(position, channels, inner);
-  double sum = 0;
+// A run of channels of one sum, which one lane has, and its residual: s(pred) − s(target).
+struct Segment {
+  const Params& p;
+  const Place& at;
+  Index position, number;
+  bool inside;
+
+  __device__ Segment(const Params& p, const Place& at, Index item) : p(p), at(at) {
+    position = item / (Index)p.segments;
+    number = item - position * (Index)p.segments;
+    inside = position < p.positions;
+  }
+
+  __device__ Index length(Index channels) const { return (channels + (Index)p.segments - 1) / (Index)p.segments; }
+  __device__ Index begin(Index channels) const { return number * length(channels) + at.row; }
+  __device__ Index end(Index channels) const { return min((number + 1) * length(channels), channels); }
+
+  // This thread's part of the sum.
+  __device__ double part(const float* blob, Index channels) const {
+    const float* first = blob + offset_of(position, channels, p.inner);
+    Index end = this->end(channels);
+    double sum = 0;
 #pragma unroll 8
-  for (Index c = at.row; c < channels; c += at.rows) sum += first[c * inner];
-  return sum;
-}
+    for (Index c = begin(channels); c < end; c += at.rows) sum += first[c * p.inner];
+    return sum;
+  }
 
-// s(pred) − s(target).
-__device__ double residual_of(const Params& p, Index position, const Place& at) {
+  __device__ double residual() const {
+    Sum sum = {0};
+    if (inside) sum.value = part(p.pred, p.pred_channels) - part(p.target, p.target_channels);
+    return over_rows(sum, at.row, at.rows, at.lane, at.lanes).value;
+  }
+
+  __device__ void write(float* diff, Index channels, float gradient) const {
+    if (!diff || !inside) return;
+    float* first = diff + offset_of(position, channels, p.inner);
+    Index end = this->end(channels);
+    for (Index c = begin(channels); c < end; c += at.rows) first[c * p.inner] = gradient;
+  }
+};
+
+#if FEW
+
+// In scratch: the residuals of all segments, and after them those of the sums.
+__device__ double* residuals_of(const Params& p) { return p.scratch->partials + p.positions * p.segments; }
+
+KERNEL forward(Params p) {
+  Place at(p.rows, p.inner);
+  for (Index tile = at.first_tile(); tile < p.positions * p.segments; tile += at.next_tile()) {
+    Segment segment(p, at, tile + at.lane);
+    double residual = segment.residual();
+    if (at.row == 0 && segment.inside) p.scratch->partials[tile + at.lane] = residual;
+  }
+  if (!last_to_arrive(p.scratch)) return;
   Sum sum = {0};
-  if (position < p.positions)
-    sum.value = part(p.pred, position, p.pred_channels, p.inner, at) -
-                part(p.target, position, p.target_channels, p.inner, at);
-  return over_rows(sum, at.row, at.rows, at.lane, at.lanes).value;
+  for (int position = threadIdx.x; position < p.positions; position += blockDim.x) {
+    double residual = 0;
+#pragma unroll 8
+    for (int number = 0; number < p.segments; ++number)
+      residual += taken(p.scratch->partials + position * p.segments + number);
+    residuals_of(p)[position] = residual;
+    sum.value += residual * residual;
+  }
+  sum = over_rows(sum, threadIdx.x, blockDim.x, 0, 1);
+  if (threadIdx.x == 0 && p.loss) *p.loss = (float)(sum.value / 2 / p.normalizer);
 }
 
-__device__ void spread(float* diff, float gradient, Index position, Index channels, Index inner, const Place& at) {
-  if (!diff) return;
-  float* first = diff + offset_of(position, channels, inner);
-  for (Index c = at.row; c < channels; c += at.rows) first[c * inner] = gradient;
-}
+#else
 
 KERNEL forward(Params p) {
   Place at(p.rows, p.inner);
   Sum sum = {0};
   for (Index tile = at.first_tile(); tile < p.positions; tile += at.next_tile()) {
-    double residual = residual_of(p, tile + at.lane, at);
+    double residual = Segment(p, at, tile + at.lane).residual();
     if (at.row == 0) sum.value += residual * residual;  // 0 past the last position
   }
-  if (over_grid(sum, Sum{0}, p.scratch)) *p.loss = (float)(sum.value / 2 / p.normalizer);
+  if (over_grid(sum, Sum{0}, p.scratch) && p.loss) *p.loss = (float)(sum.value / 2 / p.normalizer);
 }
+
+#endif
 
 KERNEL backward(Params p) {
   Place at(p.rows, p.inner);
   double scale = scale_of(p.loss_weight, p.normalizer);
-  for (Index tile = at.first_tile(); tile < p.positions; tile += at.next_tile()) {
-    Index position = tile + at.lane;
-    float gradient = (float)(residual_of(p, position, at) * scale);
-    if (position < p.positions) {
-      spread(p.pred_diff, gradient, position, p.pred_channels, p.inner, at);
-      spread(p.target_diff, -gradient, position, p.target_channels, p.inner, at);
-    }
+  for (Index tile = at.first_tile(); tile < p.positions * p.segments; tile += at.next_tile()) {
+    Segment segment(p, at, tile + at.lane);
+#if FEW
+    double residual = segment.inside ? residuals_of(p)[segment.position] : 0;
+#else
+    double residual = segment.residual();
+#endif
+    float gradient = (float)(residual * scale);
+    segment.write(p.pred_diff, p.pred_channels, gradient);
+    segment.write(p.target_diff, p.target_channels, -gradient);
   }
 }

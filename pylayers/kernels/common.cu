@@ -20,7 +20,7 @@ struct Scratch {
   unsigned int arrived;  // blocks of the running launch that are done
   unsigned int reported;  // 1 once a wrong label of this iteration has been reported
   double normalizer;     // Z, where the labels decide it
-  double partials[1];    // one total for each block
+  double partials[1];    // one total for each block, as a rule
 };
 
 struct Sum {
@@ -45,30 +45,38 @@ __device__ T over_rows(const T& mine, int row, int rows, int lane, int lanes) {
   return total;
 }
 
+// True in the threads of the block that is the last to come here, which finds all that the others have written.
+__device__ bool last_to_arrive(Scratch* scratch) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  // The counter is 0 again after the last block, ready for the next launch.
+  if (threadIdx.x == 0) last = atomicInc(&scratch->arrived, gridDim.x - 1) == gridDim.x - 1;
+  __syncthreads();
+  if (last) __threadfence();
+  return last;
+}
+
+// What another block has left in scratch: volatile, from where it wrote it, not from this multiprocessor's own cache.
+template <typename T>
+__device__ T taken(const T* from) {
+  T value;
+  for (int part = 0; part < (int)(sizeof(T) / sizeof(double)); ++part)
+    ((double*)&value)[part] = ((const volatile double*)from)[part];
+  return value;
+}
+
 // Combines one value of each thread over all blocks. True in one thread of the whole grid, which then has the total
 // in `mine`: the first one of the block that is the last to arrive, when all others have left their totals.
 template <typename T>
 __device__ bool over_grid(T& mine, const T& zero, Scratch* scratch) {
   T* partials = (T*)scratch->partials;
-  __shared__ bool last;
   mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
-  if (threadIdx.x == 0) {
-    partials[blockIdx.x] = mine;
-    __threadfence();
-    // The counter is 0 again after the last block, ready for the next launch.
-    last = atomicInc(&scratch->arrived, gridDim.x - 1) == gridDim.x - 1;
-  }
-  __syncthreads();
-  if (!last) return false;
-  __threadfence();
+  if (threadIdx.x == 0) partials[blockIdx.x] = mine;
+  if (!last_to_arrive(scratch)) return false;
   mine = zero;
-  for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) {
-    T partial;
-    // volatile: from where the other blocks wrote it, not from this multiprocessor's own cache.
-    for (int part = 0; part < (int)(sizeof(T) / sizeof(double)); ++part)
-      ((double*)&partial)[part] = ((const volatile double*)(partials + block))[part];
-    mine.add(partial);
-  }
+#pragma unroll 1  // two rounds or so; unrolled, it costs softmax registers
+  for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) mine.add(taken(partials + block));
   mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
   return threadIdx.x == 0;
 }

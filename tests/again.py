@@ -1,0 +1,20 @@
+"""The tests of the losses' CPU code, to be run again in GPU mode."""
+
+import test_all_losses
+import test_channel_sum_euclidean_loss
+import test_euclidean_loss
+import test_weighted_softmax_loss
+
+MODULES = (test_all_losses, test_channel_sum_euclidean_loss, test_euclidean_loss, test_weighted_softmax_loss)
+# One takes seconds and is about Caffe's CPU code; the other about an error that comes one call later on the GPU.
+LEFT_OUT = {"test_large_blob_is_exact_where_the_builtin_is_not", "test_rejects_labels_in_backward_too"}
+
+
+def tests():
+    """The tests by names that tell their file, for the globals of another file."""
+    return {
+        f"{name}__{module.__name__.removeprefix('test_')}": value
+        for module in MODULES
+        for name, value in vars(module).items()
+        if name.startswith("test_") and callable(value) and name not in LEFT_OUT
+    }
