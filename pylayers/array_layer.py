@@ -41,6 +41,11 @@ class ArrayLossLayer(LossLayer):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method gradients(self, xp, {self._arguments()})")
 
+    @staticmethod
+    def spread(weight, like):
+        """Weights, one for each element of `like` or one for each item, in a shape that multiplies `like`."""
+        return weight.reshape(like.shape if weight.size == like.size else (len(like),) + (1,) * (like.ndim - 1))
+
     def forward_cpu(self, bottom, top):
         """The loss by NumPy."""
         loss = self.loss(np, *[blob.data for blob in bottom])
@@ -86,6 +91,8 @@ class ArrayLossLayer(LossLayer):
         found = self.gradients(xp, *data)
         if len(indices) == 1 and not isinstance(found, (tuple, list)):
             found = [found]
+        if found is not None:
+            found = list(found)  # once, where it is a generator
         expected = [self.shapes[index] for index in indices]
         shapes = None if found is None else [np.shape(gradient) for gradient in found]
         if shapes != expected:

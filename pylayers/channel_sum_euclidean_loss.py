@@ -45,7 +45,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
     }
 
-    def check_shapes(self, bottom, top):
+    def check_shapes(self):
         """Checks the axes, and that the two bottoms' sums have one shape."""
         axes = [self._summed_axes(index) for index in (0, 1)]
         kept = [shape[:first] + shape[last + 1 :] for shape, (first, last) in zip(self.shapes, axes)]

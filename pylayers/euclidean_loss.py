@@ -28,7 +28,7 @@ class EuclideanLossLayer(KernelLossLayer):
         normalization: Z. "BATCH_SIZE" (default): N, as Caffe. "FULL": the number of elements of pred. "NONE": 1.
 
     Gradients: g·w·(pred − target)/Z for pred and its negative for target, g being the loss weight. As with
-    Caffe's layer the bottoms must be those of the last forward, whose residual is kept for backward.
+    Caffe's layer pred and target must be those of the last forward, whose residual is kept; the weights are read again.
 
     Raises:
         ValueError: from `reshape`, for shapes that do not fit.
@@ -42,38 +42,33 @@ class EuclideanLossLayer(KernelLossLayer):
     KERNELS = "euclidean_loss"
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "FULL", "NONE")}
 
-    _weighted = np.empty((0, 0), np.float32)  # w (pred − target) of the last forward, as Caffe's layer keeps it
+    _residual = np.empty((0, 0), np.float32)  # pred − target of the last forward, as Caffe's layer keeps it
 
-    def check_shapes(self, bottom, top):
+    def check_shapes(self):
         """Checks that pred and target have the same number of elements, and the number of weights."""
-        self._forward_done = False
         self.check_same_count(1, like=0)
         self.check_weight(2, like=0)
 
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w (pred − target)² / 2, the pieces summed in float64."""
-        pred, target, weight = self._matrices(bottom)
-
-        if self._weighted.shape != pred.shape:
-            self._weighted = np.empty(pred.shape, np.float32)
+        pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
+        weight = self._weight(bottom)
+        if self._residual.shape != pred.shape:
+            self._residual = np.empty(pred.shape, np.float32)
 
         def piece(tile):
-            if weight is None:
-                weighted = residual = np.subtract(pred[tile], target[tile], out=self._weighted[tile])
-            else:
-                residual = np.subtract(pred[tile], target[tile], out=scratch(pred[tile].shape))
-                weighted = np.multiply(residual, weight[tile], out=self._weighted[tile])
-            return sum_of_products(weighted, residual)
+            residual = np.subtract(pred[tile], target[tile], out=self._residual[tile])
+            return sum_of_products(self._weighted(residual, weight, tile), residual)
 
         total = sum(map_tiles(piece, tiles(*pred.shape, TILE)))
-        self._forward_done = True
+        self.kept = self._residual
         return total / 2 / self._normalizer()
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(pred − target)/Z for pred, its negative for target, with the residual of the last forward."""
-        if not self._forward_done:
+        if self.kept is None:
             self.forward_cpu(bottom, ())
-        weighted = self._weighted
+        weight = self._weight(bottom)
         # One float32 factor, as in Caffe's code, so that the gradient has the same bits.
         scale = np.float32(loss_weight / self._normalizer())
         wanted = [
@@ -83,10 +78,11 @@ class EuclideanLossLayer(KernelLossLayer):
         ]
 
         def piece(tile):
+            weighted = self._weighted(self.kept[tile], weight, tile)
             for factor, diff in wanted:
-                np.multiply(weighted[tile], factor, out=diff[tile])
+                np.multiply(weighted, factor, out=diff[tile])
 
-        map_tiles(piece, tiles(*weighted.shape, TILE))
+        map_tiles(piece, tiles(*self.kept.shape, TILE))
 
     def plan(self, processors):
         """Blocks of 256 threads, which take four elements at a time."""
@@ -104,7 +100,13 @@ class EuclideanLossLayer(KernelLossLayer):
         return {"BATCH_SIZE": shape[0], "FULL": math.prod(shape), "NONE": 1}[self.options.normalization]
 
     @staticmethod
-    def _matrices(bottom):
-        pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
-        weight = np.broadcast_to(by_item(bottom[2].data), pred.shape) if len(bottom) > 2 else None
-        return pred, target, weight
+    def _weight(bottom):
+        """The weights as a matrix of one row for each item of the batch, or None."""
+        if len(bottom) == 2:
+            return None
+        num = bottom[0].data.shape[0]
+        return np.broadcast_to(by_item(bottom[2].data), (num, bottom[0].data.size // num))
+
+    @staticmethod
+    def _weighted(residual, weight, tile):
+        return residual if weight is None else np.multiply(residual, weight[tile], out=scratch(residual.shape))

@@ -30,6 +30,8 @@ class LossLayer(caffe.Layer):
         OPTIONS: what ``param_str`` takes, a dict from key to one of the kinds in `pylayers.params`.
         options: the values, a namespace with one attribute per key of OPTIONS (set in `setup`).
         shapes: the bottoms' shapes, a list of tuples (set in `reshape`).
+        kept: whatever a forward on the CPU likes to leave for backward; None after `reshape`, which Caffe calls
+            before every forward, and so also where that forward failed or ran on the GPU.
     """
 
     BOTTOMS = ("pred", "target")
@@ -39,11 +41,11 @@ class LossLayer(caffe.Layer):
     OPTIONS = {}
     _checked = None  # the shapes that passed
 
-    def check_shapes(self, bottom, top):
-        """Checks ``self.shapes`` where the loss has demands on them, and shapes any optional top.
+    def check_shapes(self):
+        """Checks ``self.shapes`` where the loss has demands on them.
 
-        Called before the first forward and wherever a bottom's shape has changed. `check_same_count` and `check_weight`
-        are of help; `fail_bottom` raises.
+        Called before the first forward and wherever a bottom's shape has changed. `check_same_shape`,
+        `check_same_count` and `check_weight` are of help; `fail_bottom` raises.
         """
 
     def forward_cpu(self, bottom, top):
@@ -95,6 +97,8 @@ class LossLayer(caffe.Layer):
                 `check_shapes` raises.
         """
         # Caffe calls this before every forward.
+        self.kept = None
+        top[0].reshape()
         shapes = [shape_of(bottom[index]) for index in range(len(bottom))]
         if shapes == self._checked:
             return
@@ -104,8 +108,7 @@ class LossLayer(caffe.Layer):
                 self.fail_bottom(index, "at least one axis, and no axis of length 0")
             if shape[0] != shapes[0][0]:
                 self.fail_bottom(index, f"{shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
-        self.check_shapes(bottom, top)
-        top[0].reshape()
+        self.check_shapes()
         self._checked = shapes
 
     def forward(self, bottom, top):
@@ -168,6 +171,15 @@ class LossLayer(caffe.Layer):
     def name_bottom(self, index):
         """A bottom as error messages name it, such as ``bottom[1] (target)``."""
         return f"bottom[{index}] ({self._bottom_names()[index]})"
+
+    def check_same_shape(self, index, like):
+        """Checks that two bottoms have one shape, so that formulas over both need not care how NumPy broadcasts.
+
+        Raises:
+            ValueError: the bottom at `index` has another shape than the one at `like`.
+        """
+        if self.shapes[index] != self.shapes[like]:
+            self.fail_bottom(index, f"{self.shapes[like]}, as {self.name_bottom(like)} has")
 
     def check_same_count(self, index, like):
         """Checks that two bottoms have the same number of elements; Caffe asks no more of a Euclidean loss.

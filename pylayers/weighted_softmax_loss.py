@@ -76,9 +76,14 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     _exp = np.empty(0, np.float32)  # exp(x − max x) of the last forward, as Caffe's layer keeps the probabilities
 
-    def check_shapes(self, bottom, top):
-        """Checks the axis, and the numbers of labels and of weights; shapes the top prob."""
-        self._forward = None
+    def reshape(self, bottom, top):
+        """Shapes the tops."""
+        super().reshape(bottom, top)
+        if len(top) > 1:
+            top[1].reshape(*self.shapes[0])
+
+    def check_shapes(self):
+        """Checks the axis, and the numbers of labels and of weights."""
         shape = self.shapes[0]
         axis = self.options.axis + len(shape) if self.options.axis < 0 else self.options.axis
         if not 0 <= axis < len(shape):
@@ -100,8 +105,6 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
                 f'param_str key "class_weights" must have {self._classes} numbers, one for each class of '
                 f"{self.name_bottom(0)} of shape {shape} along axis {axis}, found {len(weights)}"
             )
-        if len(top) > 1:
-            top[1].reshape(*shape)
         self._pieces = list(self._cut())
 
     def forward_cpu(self, bottom, top):
@@ -137,16 +140,16 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
             return self._weighted_sum(loss, labels, tile)
 
         total = sum(map_tiles(piece, self._pieces))
-        self._forward = _Forward([blob.data.copy() for blob in bottom[1:]], labels, totals)
+        self.kept = _Kept([blob.data.copy() for blob in bottom[1:]], labels, totals)
         return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept."""
-        if self._forward is None or not all(
-            np.array_equal(given, blob.data) for given, blob in zip(self._forward.given, bottom[1:])
+        if self.kept is None or not all(
+            np.array_equal(given, blob.data) for given, blob in zip(self.kept.given, bottom[1:])
         ):
             self.forward_cpu(bottom, ())
-        _, labels, totals = self._forward
+        _, labels, totals = self.kept
         diff = self._split(bottom[0].diff)
         scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
 
@@ -299,7 +302,7 @@ class _Labels(NamedTuple):
     normalizer: float  # Z
 
 
-class _Forward(NamedTuple):
+class _Kept(NamedTuple):
     """What backward takes from the last forward, for each position."""
 
     given: list  # the label, and the weight

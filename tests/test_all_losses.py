@@ -8,6 +8,7 @@ import pytest
 from closeness import assert_same_results
 from nets import (
     CHANNEL_SUM,
+    CONSTANTS,
     EUCLIDEAN,
     SOFTMAX,
     fill,
@@ -202,6 +203,69 @@ def test_backward_after_reshape(loss):
     net.backward()
     for name, diff in expected.diffs.items():
         np.testing.assert_array_equal(net.blobs[name].diff, diff)
+
+
+def feed(net, bottoms):
+    """Gives the loss layer's bottoms other shapes and values, without a forward of that layer."""
+    fill(net, bottoms)
+    net._forward(0, loss_index(net) - 1)
+    net.reshape()
+
+
+def backward_of_loss(net, bottoms):
+    """The gradients that the loss layer alone writes."""
+    index = loss_index(net)
+    net._backward(index, index)
+    return {name: net.blobs[name].diff.copy() for name in bottoms if name not in CONSTANTS}
+
+
+@pytest.mark.parametrize("num", [4, 6])
+def test_backward_of_bottoms_that_no_forward_has_seen(loss, num):
+    net, first = set_up(loss)
+    run_again(net, first)
+    bottoms = loss.bottoms(num, seed=7)
+    feed(net, bottoms)
+    expected = run(loss.layer(), bottoms)
+    for name, diff in backward_of_loss(net, bottoms).items():
+        np.testing.assert_array_equal(diff, expected.diffs[name])
+
+
+def test_a_refused_shape_is_refused_again_and_leaves_no_old_gradient(loss):
+    net, bottoms = set_up(loss)
+    run_again(net, bottoms)
+    wrong = dict(bottoms)
+    last = list(bottoms)[-1]
+    wrong[last] = np.repeat(bottoms[last], 2, axis=0)
+    fill(net, wrong)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="as its first dimension"):
+            net.forward()
+    again = loss.bottoms(4, seed=9)
+    feed(net, again)
+    expected = run(loss.layer(), again)
+    for name, diff in backward_of_loss(net, again).items():
+        np.testing.assert_array_equal(diff, expected.diffs[name])
+
+
+def test_a_top_that_was_reshaped_gets_its_shape_back(loss):
+    net, bottoms = set_up(loss)
+    expected = run_again(net, bottoms)
+    net.blobs["loss"].reshape(2, 2)  # new memory: Caffe's loss weight is lost with the old one
+    found = run_again(net, bottoms)
+    assert net.blobs["loss"].data.shape == ()
+    assert found.loss == expected.loss
+
+
+def test_weights_that_change_before_backward_are_seen(loss):
+    if "weight" not in loss.shapes:
+        pytest.skip("no weights")
+    net, bottoms = set_up(loss)
+    net.forward()
+    bottoms = {**bottoms, "weight": bottoms["weight"] + 1}
+    net.blobs["weight"].data[...] = bottoms["weight"]
+    expected = run(loss.layer(), bottoms)
+    for name, diff in backward_of_loss(net, bottoms).items():
+        np.testing.assert_array_equal(diff, expected.diffs[name])
 
 
 def test_backward_on_part_of_the_net(loss):

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from closeness import assert_close_gradient, assert_close_loss, assert_same_results
+from closeness import assert_close_gradient, assert_close_loss
 from conftest import ROOT
 from nets import layer, python_layer, run
 from test_all_losses import LOSSES
@@ -53,7 +53,7 @@ def test_focal_loss_gradient_is_the_difference_of_its_forward(gamma):
 def test_focal_loss_checks_option_and_shapes(bottoms):
     with pytest.raises(ValueError, match=r'FocalLossLayer: param_str key "gamma" must be a finite number, at least 0'):
         run(FOCAL('{"gamma": -1}'), bottoms)
-    with pytest.raises(ValueError, match=r"bottom\[1\] \(label\) has shape \(6, 2\), expected as many elements as"):
+    with pytest.raises(ValueError, match=r"bottom\[1\] \(label\) has shape \(6, 2\), expected \(6, 3, 4\), as bottom"):
         run(FOCAL(), {**bottoms, "label": bottoms["label"][:, 0, :2]})
 
 
@@ -124,30 +124,35 @@ def gpu_mode(monkeypatch):
 @pytest.fixture
 def numpy_for_cupy(gpu_mode, monkeypatch):
     """Lets the GPU code work on the blobs' host memory; nothing here touches a GPU."""
-    calls = []
     monkeypatch.setattr(blobs, "cupy_module", lambda: np)
     monkeypatch.setattr(blobs, "gpu_of", lambda blob: warnings.catch_warnings())
-    monkeypatch.setattr(blobs, "gpu_data", lambda blob: calls.append("data") or blob.data)
-    monkeypatch.setattr(blobs, "gpu_diff", lambda blob: calls.append("diff") or blob.diff)
-    return calls
+    monkeypatch.setattr(blobs, "gpu_data", lambda blob: blob.data)
+    # Not the host's: what the layer writes must be here, and nowhere else.
+    diffs = {}
+    monkeypatch.setattr(blobs, "gpu_diff", lambda blob: diffs.setdefault(blob.diff.ctypes.data, blob.diff.copy()))
+    return diffs
 
 
-@pytest.mark.parametrize("name", ["a user's", "a user's, over arrays"])
 @pytest.mark.parametrize("loss_weight", [1, -0.3])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_gpu_code_gives_what_cpu_code_does(name, loss_weight, weighted, request):
-    bottoms = LOSSES[name].bottoms(4)
-    kind = "ArrayL1LossLayer" if name == "a user's" else "FocalLossLayer"
-    if weighted and kind == "ArrayL1LossLayer":
-        bottoms["weight"] = np.random.default_rng(3).normal(size=(4, 3, 4)).astype(np.float32)
-    text = python_layer(
-        kind, list(bottoms), module="user_losses" if name == "a user's" else "focal_loss", loss_weight=loss_weight
-    )
-    expected = run(text, bottoms, header="force_backward: true ")
-    calls = request.getfixturevalue("numpy_for_cupy")
-    found = run(text, bottoms, header="force_backward: true ")
-    assert {"data", "diff"} == set(calls)
-    assert_same_results(found, expected)
+@pytest.mark.parametrize(
+    ("name", "module", "shapes"),
+    [
+        ("FocalLossLayer", "focal_loss", {"scores": (4, 5), "label": (4, 5)}),
+        ("ArrayL1LossLayer", "user_losses", {"pred": (4, 5), "target": (4, 5)}),
+        ("ArrayL1LossLayer", "user_losses", {"pred": (4, 5), "target": (4, 5), "weight": (4,)}),
+    ],
+)
+def test_gpu_code_gives_what_cpu_code_does(name, module, shapes, loss_weight, request):
+    random = np.random.default_rng(0)
+    bottoms = {key: random.integers(0, 2, shape).astype(np.float32) for key, shape in shapes.items()}
+    text = python_layer(name, list(bottoms), module=module, loss_weight=loss_weight)
+    expected = run(text, bottoms, header="force_backward: true ").net
+    diffs = request.getfixturevalue("numpy_for_cupy")
+    net = run(text, bottoms, header="force_backward: true ").net
+    assert_close_loss(float(net.blobs["loss"].data), float(expected.blobs["loss"].data))
+    for key in bottoms:
+        np.testing.assert_array_equal(diffs[net.blobs[key].diff.ctypes.data], expected.blobs[key].diff)
+        assert not net.blobs[key].diff.any()
 
 
 def test_without_a_usable_cupy_gpu_mode_warns_once_and_computes_on_the_cpu(gpu_mode, bottoms):

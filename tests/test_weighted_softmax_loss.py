@@ -260,3 +260,26 @@ def test_backward_after_a_reshape_to_other_classes_is_of_the_new_scores(classes)
     net._backward(index, index)
     _, gradient = oracle.weighted_softmax(scores, bottoms["label"])
     assert_close_gradient(net.blobs["scores"].diff, gradient)
+
+
+def test_a_refused_label_leaves_no_old_gradient():
+    """After a forward that failed, backward is that of the scores that are there."""
+    random = np.random.default_rng(0)
+    bottoms = {"scores": random.normal(size=(4, 3)).astype(np.float32), "label": np.array([0, 1, 2, 0], np.float32)}
+    net = run(python_layer(SOFTMAX, list(bottoms)), bottoms).net
+    other = {**bottoms, "scores": random.normal(size=(4, 3)).astype(np.float32)}
+    fill(net, {**other, "label": np.full(4, 5, np.float32)})
+    with pytest.raises(ValueError, match="holds 5 at"):
+        net.forward()
+    net.blobs["label"].data[...] = other["label"]
+    net.backward()
+    expected = run(python_layer(SOFTMAX, list(bottoms)), other)
+    np.testing.assert_array_equal(net.blobs["scores"].diff, expected.diffs["scores"])
+
+
+def test_prob_gets_its_shape_back():
+    bottoms = {"scores": np.zeros((4, 3), np.float32), "label": np.zeros(4, np.float32)}
+    net = run(python_layer(SOFTMAX, list(bottoms), tops=["loss", "prob"]), bottoms).net
+    net.blobs["prob"].reshape(2, 3)
+    net.forward()
+    assert net.blobs["prob"].data.shape == (4, 3)

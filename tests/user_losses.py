@@ -12,8 +12,8 @@ class L1LossLayer(LossLayer):
 
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "NONE")}
 
-    def check_shapes(self, bottom, top):
-        self.check_same_count(1, like=0)
+    def check_shapes(self):
+        self.check_same_shape(1, like=0)
 
     def forward_cpu(self, bottom, top):
         return np.abs(bottom[0].data - bottom[1].data).sum() / self._normalizer()
@@ -61,12 +61,20 @@ class ArrayL1LossLayer(ArrayLossLayer):
     OPTIONAL_BOTTOMS = ("weight",)
     CONSTANTS = ("weight",)
 
-    def loss(self, xp, pred, target, weight=1):
-        return xp.abs(weight * (pred - target)).sum() / len(pred)
+    def check_shapes(self):
+        self.check_same_shape(1, like=0)
+        self.check_weight(2, like=0)
 
-    def gradients(self, xp, pred, target, weight=1):
-        gradient = weight * xp.sign(pred - target) / len(pred)
-        return gradient, -gradient
+    def loss(self, xp, pred, target, *weight):
+        return (xp.abs(pred - target) * self.weight(pred, *weight)).sum() / len(pred)
+
+    def gradients(self, xp, pred, target, *weight):
+        gradient = xp.sign(pred - target) * self.weight(pred, *weight) / len(pred)
+        yield gradient
+        yield -gradient
+
+    def weight(self, pred, weight=None):
+        return 1 if weight is None else self.spread(weight, pred)
 
 
 class NoFormulaArrayLayer(ArrayLossLayer):
@@ -91,11 +99,11 @@ class OneGradientArrayLayer(ArrayL1LossLayer):
     """A loss over arrays that forgets the target's gradient."""
 
     def gradients(self, xp, pred, target):
-        return super().gradients(xp, pred, target)[0]
+        return next(super().gradients(xp, pred, target))
 
 
 class NoReturnArrayLayer(ArrayL1LossLayer):
     """A loss over arrays whose gradients are computed and not returned."""
 
     def gradients(self, xp, pred, target):
-        super().gradients(xp, pred, target)
+        list(super().gradients(xp, pred, target))

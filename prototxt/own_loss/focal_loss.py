@@ -11,16 +11,16 @@ class FocalLossLayer(ArrayLossLayer):
     CONSTANTS = ("label",)
     OPTIONS = {"gamma": Number(2.0, minimum=0)}
 
-    def check_shapes(self, bottom, top):
-        self.check_same_count(1, like=0)
+    def check_shapes(self):
+        self.check_same_shape(1, like=0)
 
     def loss(self, xp, scores, label):
-        sign = 2 * label.reshape(scores.shape) - 1
+        sign = 2 * label - 1
         log_p = -xp.logaddexp(0, -sign * scores)
         return -xp.sum((1 - xp.exp(log_p)) ** self.options.gamma * log_p, dtype=xp.float64) / len(scores)
 
     def gradients(self, xp, scores, label):
-        gamma, sign = self.options.gamma, 2 * label.reshape(scores.shape) - 1
+        gamma, sign = self.options.gamma, 2 * label - 1
         log_p = -xp.logaddexp(0, -sign * scores)
         p = xp.exp(log_p)
         return sign * (1 - p) ** gamma * (gamma * p * log_p + p - 1) / len(scores)
