@@ -200,10 +200,10 @@ install_requirements() {
 # ---- Source
 
 # The archives of this Debian release that apt knows, one "URI" a line, from both formats of its sources
-# in the folder $1.
+# in the folder $1; with $2 those of that suite of it, such as -security.
 archive_uris() {
   local suite
-  suite="$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)|stable|oldstable|testing|unstable|sid"
+  suite="($(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)|stable|oldstable|testing|unstable|sid)${2:-}"
   {
     { cat "$1/sources.list" "$1"/sources.list.d/*.list 2>/dev/null || true; } | awk -v suite="^($suite)$" '
       /^deb/ { sub(/\[[^]]*\]/, ""); if ($3 ~ suite) print $2 }'
@@ -287,7 +287,8 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
   [[ -f ${python_paths[0]}/Python.h ]] || die "no Python.h in ${python_paths[0]}; install the headers of $python"
   [[ ${python_paths[1]} == *.so* && -f ${python_paths[1]} ]] ||
     die "$python has no shared libpython (${python_paths[1]}); Caffe's binary embeds it. Use /usr/bin/python3"
-  mapfile -t options < <(cuda_options "$2-links")
+  options=$(cuda_options "$2-links")
+  mapfile -t options <<<"$options"
   local targets=(caffe.bin pycaffe)
   [[ -z $cpp_tests ]] || targets+=(test.testbin)
   # Caffe's libraries are found from each of their places in the virtual environment.

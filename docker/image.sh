@@ -34,6 +34,7 @@ die() {
 options=()
 run_options=()
 base=
+base_given=
 
 parse_arguments() {
   if [[ ${1:-} == -h || ${1:-} == --help ]]; then usage && exit; fi
@@ -53,8 +54,9 @@ parse_arguments() {
         options+=(--secret "id=ca,src=$2") && shift 2
         ;;
       --build-arg)
-        [[ $2 =~ ^(WITH_OPENCV|CUDA_ARCH|JOBS|BASE)= ]] ||
-          die "--build-arg takes WITH_OPENCV=, CUDA_ARCH=, JOBS= or BASE=, not '$2'"
+        [[ $2 =~ ^(WITH_OPENCV=(ON|OFF)|CUDA_ARCH=[0-9]+(\ [0-9]+)*|JOBS=[1-9][0-9]*|BASE=.+)$ ]] ||
+          die "--build-arg takes WITH_OPENCV=ON or OFF, CUDA_ARCH=\"80 90\", JOBS=4 or BASE=image, not '$2'"
+        [[ $2 != BASE=* ]] || base_given=1
         options+=(--build-arg "$2") && shift 2
         ;;
       --gpu) run_options+=(--gpus all) && shift ;;
@@ -62,6 +64,8 @@ parse_arguments() {
       *) die "unknown option '$1' (see --help)" ;;
     esac
   done
+  [[ -z $base || -z $base_given ]] || die "--base makes an image and --build-arg BASE names one; give one of them"
+  [[ $action == test ]] || ((!${#run_options[@]})) || die "--gpu is for test; a build needs no GPU"
 }
 
 # ---- The engine
@@ -108,14 +112,18 @@ run() { # IMAGE: runs its command
   return $status
 }
 
-# What debian:trixie-slim is, from the Debian archive of this machine.
+# SUFFIX of the suite: the first such archive that this machine's apt knows.
+archive_uri() { bash -c '. "$1" && archive_uris /etc/apt "$2"' - "$here/build_caffe.sh" "$1" | head -n 1; }
+
+# In place of debian:trixie-slim, from the Debian archive of this machine; made once.
 make_base() {
   options+=(--build-arg "BASE=$LOCAL_BASE")
   ! has_image "$LOCAL_BASE" || return 0
   command -v debootstrap >/dev/null || die "--base debootstrap needs Debian's package debootstrap"
   ((EUID == 0)) || die "--base debootstrap must be run as root"
-  local archive root container
-  archive=$(bash -c '. "$1" && archive_uris /etc/apt' - "$here/build_caffe.sh" | head -n 1)
+  local archive security root container
+  archive=$(archive_uri '')
+  security=$(archive_uri -security)
   [[ -n $archive ]] || die "--base debootstrap: no Debian archive in /etc/apt"
   step "making the base image $LOCAL_BASE"
   root=$(mktemp -d)
@@ -124,7 +132,10 @@ make_base() {
   debootstrap --variant=minbase trixie "$root" "$archive" >/dev/null || die "debootstrap could not make Debian 13"
   rm -rf "$root"/etc/apt/sources.list "$root"/var/cache/apt/archives/*.deb
   printf '%s\n' 'Types: deb' "URIs: $archive" 'Suites: trixie trixie-updates' 'Components: main' \
-    'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' >"$root/etc/apt/sources.list.d/debian.sources"
+    'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' \
+    ${security:+'' 'Types: deb' "URIs: $security" 'Suites: trixie-security' 'Components: main'} \
+    ${security:+'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg'} \
+    >"$root/etc/apt/sources.list.d/debian.sources"
   if [[ $engine == docker ]]; then
     tar -C "$root" -c . | docker import - "$LOCAL_BASE"
   else
