@@ -136,6 +136,7 @@ class Launcher:
 
     Attributes:
         processors: the number of the GPU's multiprocessors.
+        plan: how the kernels are launched.
         shapes: the bottoms' shapes that the plan is for; None at first.
     """
 
@@ -143,14 +144,14 @@ class Launcher:
         self._stem = stem
         self._device = device
         self.processors = blobs.processors(device)
-        self.shapes = None
+        self.plan = self.shapes = None
         self._scratch = blobs.gpu_zeros(SCRATCH_DOUBLES)
         self._always = {**pointers, "scratch": self._scratch.data.ptr}
         self._pointers = [name for name, kind in params_class(stem)._fields_ if kind is ctypes.c_void_p]
 
     def set(self, plan, shapes):
         """Makes ready for other shapes."""
-        self._threads, self._blocks = plan.threads, plan.blocks
+        self.plan = plan
         # A new one: a kernel that is still to run has been given the old one's values, at its launch.
         self._params = params_class(self._stem)(**plan.fields, **self._always)
         self._argument = ctypes.c_void_p(ctypes.addressof(self._params))
@@ -168,7 +169,8 @@ class Launcher:
         """
         for name in self._set:
             setattr(self._params, name, pointers.get(name))
-        blobs.launch(self._functions[kernel].kernel.ptr, self._blocks, self._threads, ctypes.addressof(self._argument))
+        function = self._functions[kernel].kernel.ptr
+        blobs.launch(function, self.plan.blocks, self.plan.threads, ctypes.addressof(self._argument))
 
 
 KERNEL_NAMES = ("forward", "backward")
