@@ -98,18 +98,17 @@ class LossLayer(caffe.Layer):
         """
         # Caffe calls this before every forward.
         self.kept = None
-        top[0].reshape()
         shapes = [shape_of(bottom[index]) for index in range(len(bottom))]
-        if shapes == self._checked:
-            return
-        self.shapes, self._checked = shapes, None
-        for index, shape in enumerate(shapes):
-            if not shape or 0 in shape:
-                self.fail_bottom(index, "at least one axis, and no axis of length 0")
-            if shape[0] != shapes[0][0]:
-                self.fail_bottom(index, f"{shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
-        self.check_shapes()
-        self._checked = shapes
+        if shapes != self._checked:
+            self.shapes, self._checked = shapes, None
+            for index, shape in enumerate(shapes):
+                if not shape or 0 in shape:
+                    self.fail_bottom(index, "at least one axis, and no axis of length 0")
+                if shape[0] != shapes[0][0]:
+                    self.fail_bottom(index, f"{shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
+            self.check_shapes()
+            self._checked = shapes
+        top[0].reshape()
 
     def forward(self, bottom, top):
         """Computes the loss on the device of Caffe's mode."""
