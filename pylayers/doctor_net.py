@@ -57,7 +57,7 @@ def fields_of(text):
             path.append(last)
         elif token in ("}", ">") and len(path) > 1:
             last = path.pop()
-        elif tokenizer.token in (":", "{", "<") and re.match("[A-Za-z_]", token):
+        elif tokenizer.token in (":", "{", "<", "[") and re.match("[A-Za-z_]", token):
             last = Field(token, line)
             path[-1].fields.append(last)
     return root

@@ -54,6 +54,15 @@ def test_help_ends_with_an_example(command, capsys):
     assert f"example:\n  pylayers {command} " in capsys.readouterr().out
 
 
+def test_help_of_doctor_says_what_the_readme_does(capsys):
+    """What `pylayers doctor` looks at without a file; CuPy is not among it."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["doctor", "--help"])
+    looks_at = "# Caffe, its Python module, protobuf, NumPy\n"
+    assert looks_at in capsys.readouterr().out
+    assert looks_at in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -497,7 +497,8 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
     assert cli.main(["doctor", "nets/net.prototxt"]) == 0
 
 
-def test_lines_of_fields():
+@pytest.mark.parametrize("colon", [":", ""])
+def test_lines_of_fields(colon):
     text = """# layer {
 name: "layer { }" layer { name: "a"
   python_param < module: 'b'
@@ -506,7 +507,7 @@ layer: [ { name: "d" },
   { type: "e"
     param { lr_mult: 0 } param {
       decay_mult: 0 } } ]
-"""
+""".replace("layer: [", f"layer{colon} [")
     layers = doctor_net.fields_of(text).all("layer")
     assert [layer.line for layer in layers] == [2, 5, 6]
     assert layers[0].line_of("python_param", "layer") == 4
@@ -515,6 +516,12 @@ layer: [ { name: "d" },
     assert layers[1].line_of("name") == 5
     assert [param.line for param in layers[2].all("param")] == [7, 7]
     assert layers[2].all("param")[1].line_of("decay_mult") == 8
+
+
+def test_a_list_of_layers_without_a_colon(examine):
+    net = re.sub(r"^layer (?=\{)", ", ", NO_WEIGHT, flags=re.MULTILINE).removeprefix(",")
+    (finding,) = examine(f"layer [{net}]")
+    assert (finding.rule, finding.line) == ("loss-weight", 5)
 
 
 # What Caffe says itself.
