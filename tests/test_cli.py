@@ -197,6 +197,14 @@ def test_check_gradient_of_a_layer_in_a_net(net, layer, constants):
         ([], "give a layer, as module:Class or a type of Caffe's, or --net and --layer"),
         (["Python", "--bottom", "4,3"], "name a Python layer as module:Class"),
         (
+            ["EuclideanLoss", "--bottom", "4,5", "--bottom", "4,5", "--constant", "0", "--constant", "1"],
+            "pylayers check-gradient: nothing to check: each bottom is a label or a constant, and there is no ",
+        ),
+        (
+            ["wrong_losses:AllConstantLayer", "--bottom", "4,5", "--bottom", "4,5"],
+            "pylayers check-gradient: nothing to check: ",
+        ),
+        (
             ["--net", EUCLIDEAN[0], "--layer", "loss", "--bottom", "4,3"],
             "--net and --layer take the layer from the net",
         ),
