@@ -312,11 +312,10 @@ def build(net, path):
         file.flush()
         phase, level = nets.PHASES[net.phase], param.state.level
         answer = ask(do="net", path=path, file=file.name, phase=phase, level=level)
-    if answer.found:
+    if answer.found and "shapes" in answer.found:
         net.shapes = {name: tuple(shape) for name, shape in answer.found["shapes"].items()}
         return []
-    says = nets.reason(answer.log, answer.status) if answer.status else f"it {answer.end}"
-    traceback = re.search(r"^Traceback \(most.*?^\w[^\n]*$", answer.log, re.MULTILINE | re.DOTALL)
+    says, traceback = _last_words(answer)
     layer = _at_work(net, answer.log)
     finding = Finding(
         "error",
@@ -325,10 +324,26 @@ def build(net, path):
         net.path,
         layer.field.line if layer else None,
         layer.param.name if layer else None,
-        traceback[0] if traceback else "",
+        traceback,
         rule="build",
     )
     return [finding]
+
+
+def _last_words(answer):
+    """What the probe's `net` ended with, in a line, and the traceback, "" for none."""
+    logged = re.search(rf"{_TRACEBACK}(?:{_CHAIN}{_TRACEBACK})*", answer.log, re.MULTILINE | re.DOTALL)
+    logged = logged[0] if logged else ""
+    if answer.found:
+        # Where a layer cannot be made Boost.Python prints the exception, and raises a SystemError that says less.
+        if logged and answer.found["error"].startswith("SystemError"):
+            return logged.splitlines()[-1], logged
+        return answer.found["error"], answer.found["traceback"]
+    return nets.reason(answer.log, answer.status) if answer.status else f"it {answer.end}", logged
+
+
+_TRACEBACK = r"^Traceback \(most recent[^\n]*\n.*?^\w[^\n]*$"
+_CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\n"
 
 
 def _remedy(says, layer):

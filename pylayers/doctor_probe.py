@@ -35,7 +35,8 @@ def locate():
     """Looks for Caffe without importing it: another Python's may end the process."""
     spec = importlib.util.find_spec("caffe")
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    binaries = [path for folder in folders for path in sorted(glob.glob(os.path.join(folder, "_caffe*")))]
+    found = [path for folder in folders for path in sorted(glob.glob(os.path.join(glob.escape(folder), "_caffe*.so")))]
+    binaries = list(filter(os.path.isfile, found))
     return {
         "folders": folders,
         "binaries": binaries,
@@ -44,11 +45,11 @@ def locate():
 
 
 def environment():
-    """Imports Caffe; a dict of what it finds, ``traceback`` alone where the import fails."""
+    """Imports Caffe; a dict of what it finds, ``traceback`` and ``error`` where the import fails."""
     try:
         caffe = importlib.import_module("caffe")
     except BaseException:  # sys.exit among it
-        return {"traceback": _traceback()}
+        return _raised()
     if not hasattr(caffe, "Net") or not hasattr(caffe, "layer_type_list"):
         return {"is_pycaffe": False}
     return {
@@ -74,7 +75,7 @@ def cupy(device):
     try:
         module = importlib.import_module("cupy")
     except BaseException as error:
-        return {"missing": getattr(error, "name", None) == "cupy", "traceback": _traceback()}
+        return {"missing": getattr(error, "name", None) == "cupy", **_raised()}
     found = {"cupy": module.__version__}
     try:
         found["cuda"] = module.cuda.runtime.runtimeGetVersion() // 1000
@@ -82,7 +83,7 @@ def cupy(device):
         with module.cuda.Device(device):
             found["computes"] = float((module.arange(3) + 1).sum()) == 6
     except BaseException:
-        found["traceback"] = _traceback()
+        found.update(_raised())
     return found
 
 
@@ -94,13 +95,13 @@ def classes(module, layers):
         layers: dict from each class that the net takes of it to the param_strs that it gets.
 
     Returns:
-        A dict: ``traceback`` where the import fails, else ``names``, all that the module has, and ``classes``, a
-        dict from class to what `_describe` finds.
+        A dict: ``traceback`` and ``error`` where the import fails, else ``names``, all that the module has, and
+        ``classes``, a dict from class to what `_describe` finds.
     """
     try:
         imported = importlib.import_module(module)
     except BaseException as error:
-        return {"missing": getattr(error, "name", None), "traceback": _traceback()}
+        return {"missing": getattr(error, "name", None), **_raised()}
     found = {}
     for name, param_strs in layers.items():
         try:
@@ -108,29 +109,47 @@ def classes(module, layers):
         except AttributeError:
             continue
         except BaseException:
-            return {"missing": None, "traceback": _traceback()}
+            return {"missing": None, **_raised()}
         found[name] = _describe(kind, param_strs)
     return {"names": dir(imported), "classes": found}
 
 
 def net(file, phase, level):
-    """Builds a net; a dict with the shape of each blob. Caffe logs what it is at, and may end the process."""
+    """Builds a net; a dict with the shape of each blob, or ``traceback`` and ``error`` of what a layer raises.
+
+    Caffe logs what it is at, and may end the process.
+    """
     caffe = importlib.import_module("caffe")
     more = [level] if level else []  # an old pycaffe takes no level
-    built = caffe.Net(file, phase, *more)
+    try:
+        built = caffe.Net(file, phase, *more)
+    except BaseException:  # sys.exit among it
+        return _raised()
     return {"shapes": {name: list(blob.data.shape) for name, blob in built.blobs.items()}}
 
 
-def _traceback():
-    """The traceback of what is being handled, from the first line on that is neither here nor in importlib."""
+def _raised():
+    """What is being handled: its ``traceback``, and of this the line with the exception as ``error``."""
     error = traceback.TracebackException(*sys.exc_info())
-    while error.stack and (error.stack[0].filename == __file__ or "importlib" in error.stack[0].filename):
-        del error.stack[0]
-    return "".join(error.format())
+    for part in _chain(error):
+        # From the first line on that is neither here nor in importlib.
+        while part.stack and (part.stack[0].filename == __file__ or "importlib" in part.stack[0].filename):
+            del part.stack[0]
+    # Before that line a SyntaxError has those of the code, indented; after it may come more of the message.
+    line = next(line for line in error.format_exception_only() if not line.startswith(" "))
+    return {"traceback": "".join(error.format()), "error": line.partition("\n")[0]}
+
+
+def _chain(error):
+    """A TracebackException and those that it comes from, each once."""
+    parts = [error]
+    for part in parts:
+        parts += filter(None, (part.__cause__, part.__context__))
+    return parts
 
 
 def _built_for(path):
-    """The Python whose library a _caffe binary asks for, such as "3.11"; None where it asks for none.
+    """The Python whose library a _caffe binary asks for, such as "3.11"; None where it asks for none or is unreadable.
 
     Imported into another Python it brings that library with it: two interpreters in one process, and an error that
     says nothing of it.
@@ -138,8 +157,11 @@ def _built_for(path):
     named = re.search(r"\.cpython-(\d)(\d+)", os.path.basename(path))
     if named:
         return f"{named[1]}.{named[2]}"
-    with open(path, "rb") as file:
-        binary = file.read()
+    try:
+        with open(path, "rb") as file:
+            binary = file.read()
+    except OSError:  # its import says why
+        return None
     needed = re.search(rb"libpython(\d)\.(\d+)\w*\.so|libboost_python(?:3?-py)?(\d)(\d+)\.so", binary)
     return b".".join(part for part in needed.groups() if part).decode() if needed else None
 

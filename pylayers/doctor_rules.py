@@ -98,8 +98,7 @@ def _import_module(name, layers, folders):
     if answer.found is None:
         return Module(False, [], {}, f"its import {answer.end}", answer.log.strip(), folder)
     if "traceback" in answer.found:
-        text = answer.found["traceback"].strip()
-        return Module(False, [], {}, text.splitlines()[-1], text, folder)
+        return Module(False, [], {}, answer.found["error"], answer.found["traceback"].strip(), folder)
     return Module(True, answer.found["names"], answer.found["classes"], "", "", folder)
 
 

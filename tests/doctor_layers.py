@@ -108,5 +108,26 @@ class RaisingLayer(GoodLayer):
         raise RuntimeError("raised in setup")
 
 
+class ChainingLayer(GoodLayer):
+    def setup(self, bottom, top):
+        try:
+            {}["no such key"]
+        except KeyError as error:
+            raise RuntimeError("two lines:\nthe second") from error
+
+
+class RaisingInitLayer(GoodLayer):
+    def __init__(self, param):
+        try:
+            {}["no such key"]
+        except KeyError as error:
+            raise RuntimeError("raised in __init__") from error
+
+
+class ExitingLayer(GoodLayer):
+    def setup(self, bottom, top):
+        raise SystemExit("enough")
+
+
 class NoLayer:
     pass

@@ -573,6 +573,37 @@ def test_says_what_caffe_says(text, layer, found, more, examine_alone):
     assert more in finding.write + finding.detail
 
 
+CAUSE = (
+    "\n\nThe above exception was the direct cause of the following exception:\n\nTraceback (most recent call last):\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "found", "parts"),
+    [
+        ("RaisingLayer", "RuntimeError: raised in setup", ["\nRuntimeError: raised in setup"]),
+        ("ChainingLayer", "RuntimeError: two lines:", ["\nKeyError: 'no such key'" + CAUSE, "two lines:\nthe second"]),
+        (
+            "RaisingInitLayer",
+            "RuntimeError: raised in __init__",
+            ["\nKeyError: 'no such key'" + CAUSE, "\nRuntimeError: raised in __init__"],
+        ),
+        ("ExitingLayer", "SystemExit: enough", ["\nSystemExit: enough"]),
+    ],
+)
+def test_shows_the_traceback_of_the_users_code(layer, found, parts, examine_alone):
+    """All of it, from the layer's first line on: not the lines of the probe that builds the net."""
+    (finding,) = examine_alone(DATA + PRED + python(layer, "doctor_layers"))
+    assert (finding.rule, finding.layer) == ("build", "loss")
+    assert finding.found == f"Caffe cannot build the net: {found}"
+    first, second = finding.detail.splitlines()[:2]
+    assert first == "Traceback (most recent call last):"
+    assert re.match(r'  File ".*/doctor_layers\.py", line \d+, in (setup|__init__)', second)
+    assert "doctor_probe" not in finding.detail
+    for part in parts:
+        assert part in finding.detail
+
+
 def test_a_layer_that_hangs(examine_alone, tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(
         "import time\nfrom doctor_layers import GoodLayer\n"
@@ -769,6 +800,37 @@ def test_finds_what_is_wrong_with_caffe(rule, files, found, tmp_path):
         "1 error, 0 warnings",
         "prototxt/euclidean_loss.prototxt could not be checked: that needs Caffe's Python module",
     ]
+
+
+def test_what_lies_beside_caffes_module_is_no_matter(tmp_path):
+    """A folder, a link to nothing, a file that may not be read: what is wrong is still said in one line."""
+    (tmp_path / "caffe/_caffe_old").mkdir(parents=True)
+    (tmp_path / "caffe/_caffe_older.so").mkdir()
+    (tmp_path / "caffe/_caffe.so").symlink_to("gone.so")
+    (tmp_path / "caffe/__init__.py").write_text("from caffe import _caffe")
+    done = run_doctor(path=[tmp_path])
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ImportError: cannot import name '_caffe'" in done.stdout
+    assert "[caffe-" in done.stdout
+
+
+def test_a_binary_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "_caffe.so").write_text("")
+    monkeypatch.setattr("builtins.open", refuse)
+    assert doctor_probe._built_for(str(tmp_path / "_caffe.so")) is None
+
+
+@pytest.mark.parametrize("python_layers", [True, False])
+def test_a_caffe_that_is_not_located(python_layers, monkeypatch, capsys):
+    """The import goes well, and the probe that looks for its files gives no answer."""
+    answers = {"locate": Answer(None, "", 1), "environment": doctor_environment.ask(do="environment")}
+    answers["environment"].found["python_layers"] = python_layers
+    monkeypatch.setattr(doctor_environment, "ask", lambda do: answers[do])
+    assert cli.main(["doctor"]) == (0 if python_layers else 1)
+    assert ("error: this Caffe is built without Python layers" in capsys.readouterr().out) == (not python_layers)
 
 
 def test_no_caffe_at_all(tmp_path):
