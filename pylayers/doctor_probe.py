@@ -29,6 +29,8 @@ CALLED_BY_LOSS_LAYER = {
     "forward_gpu": ("bottom", "top"),
     "backward_gpu": ("top", "propagate_down", "bottom"),
 }
+# What ArrayLossLayer calls of its subclasses, with xp and the bottoms: each with those of its methods that lead to it.
+CALLED_BY_ARRAY_LOSS_LAYER = {"loss": ("forward", "forward_cpu"), "gradients": ("backward", "backward_cpu")}
 
 
 def locate():
@@ -195,30 +197,64 @@ def _describe(kind, param_strs):
             caller = name.partition("_")[0]
             if _owner(kind, caller) is loss_layer:
                 found["methods"][name] = _method(kind, name, parameters, loss_layer if name.endswith("cpu") else None)
+        if _owner(kind, "reshape") is loss_layer:
+            # LossLayer itself says what it is called with; it need not be there.
+            parameters = tuple(inspect.signature(loss_layer.check_shapes).parameters)[1:]
+            found["methods"]["check_shapes"] = _method(kind, "check_shapes", parameters)
+        found["methods"].update(_array_methods(kind, loss_layer))
         found["bottoms"] = [*kind.BOTTOMS, *kind.OPTIONAL_BOTTOMS]
         found["constants"] = list(kind.CONSTANTS)
         found["param_str_errors"] = {text: error for text in param_strs if (error := _param_str_error(kind, text))}
     return found
 
 
-def _method(kind, name, expected, abstract=None):
-    """What is wrong with a method: a dict with ``problem`` ("missing", "parameters" or None), ``found``, ``at``."""
+def _array_methods(kind, loss_layer):
+    """What is wrong with the formulas of an ArrayLossLayer, as ``methods`` of `_describe`."""
+    array_loss_layer = getattr(sys.modules.get("pylayers.array_layer"), "ArrayLossLayer", None)
+    if array_loss_layer is None or not issubclass(kind, array_loss_layer):
+        return {}
+    parameters = ("xp", *kind.BOTTOMS, *(f"{name}=None" for name in kind.OPTIONAL_BOTTOMS))
+    optional = len(kind.OPTIONAL_BOTTOMS)
+    return {
+        name: _method(kind, name, parameters, array_loss_layer, optional, _lacks_xp)
+        for name, callers in CALLED_BY_ARRAY_LOSS_LAYER.items()
+        if all(_owner(kind, caller) in (loss_layer, array_loss_layer) for caller in callers)
+    }
+
+
+def _method(kind, name, expected, abstract=None, optional=0, misplaced=None):
+    """What is wrong with a method.
+
+    Args:
+        kind: the class.
+        name: of the method.
+        expected: its parameters after self.
+        abstract: the class whose method of that name does not count.
+        optional: how many of the last parameters a call may lack; which calls there are, the net decides.
+        misplaced: a function that says whether parameters stand in another's place; `_swapped` by default.
+
+    Returns:
+        A dict with ``problem`` ("missing", "parameters" or None), ``found``, ``at`` and ``expected``.
+    """
     owner = _owner(kind, name)
     # caffe.Layer has a setup and a reshape, but they call the layer's own again, for ever.
     if owner in (None, abstract, importlib.import_module("caffe").Layer):
-        return {"problem": "missing", "found": None, "at": None}
+        return {"problem": "missing", "found": None, "at": None, "expected": expected}
     attribute = inspect.getattr_static(kind, name)
     function = inspect.unwrap(getattr(attribute, "__func__", attribute))
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # no Python code
-        return {"problem": None, "found": None, "at": None}
+        return {"problem": None, "found": None, "at": None, "expected": expected}
     if not isinstance(attribute, staticmethod):
         parameters = parameters[1:]  # self; gone already where it is swallowed by *args
     code = getattr(function, "__code__", None)
     at = f"{code.co_filename}:{code.co_firstlineno}" if code else None
-    wrong = not _takes(function, len(expected), attribute) or _swapped(parameters, expected)
-    return {"problem": "parameters" if wrong else None, "found": f"{name}{inspect.signature(function)}", "at": at}
+    counts = range(len(expected) - optional, len(expected) + 1)
+    wrong = not any(_takes(function, count, attribute) for count in counts)
+    wrong = wrong or (misplaced or _swapped)(parameters, expected)
+    found = f"{name}{inspect.signature(function)}"
+    return {"problem": "parameters" if wrong else None, "found": found, "at": at, "expected": expected}
 
 
 def _owner(kind, name):
@@ -236,9 +272,19 @@ def _takes(function, count, attribute):
 
 def _swapped(parameters, expected):
     """True where parameters that are named after Caffe's own, such as bottoms, stand in another's place."""
-    positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    positional = _positional(parameters)
     roles = [next((role for role in expected if name.startswith(role.split("_")[0])), None) for name in positional]
     return any(role not in (None, right) for role, right in zip(roles, expected))
+
+
+def _lacks_xp(parameters, expected):
+    """True where xp stands further on than first, or a bottom in its place; all other names are free."""
+    first, *others = _positional(parameters) or ["xp"]
+    return first != "xp" and ("xp" in others or first in expected)
+
+
+def _positional(parameters):
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
 
 
 def _param_str_error(kind, text):
