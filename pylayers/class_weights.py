@@ -364,11 +364,13 @@ def _array_source(path):
 
 def _hdf5_source(path, name):
     h5py = output.need("h5py", extra="demo")
+    listed = ""
     if path.endswith(".txt"):
         # HDF5Data parts the names at white space too.
         paths = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split()
         if not paths:
             raise UserError(f"{path} lists no HDF5 file")
+        listed = f", which {path} lists"
     else:
         paths = [path]
 
@@ -377,8 +379,7 @@ def _hdf5_source(path, name):
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            reason = "it is no HDF5 file" if Path(path).is_file() else error.strerror or "there is no such file"
-            raise UserError(f"cannot read {path}: {reason}") from None
+            raise UserError(f"cannot read {path}{listed}: {_why_unread(path, error)}") from None
         with file:
             found = file.get(name) if name else None
             if not isinstance(found, h5py.Dataset):
@@ -402,6 +403,15 @@ def _hdf5_source(path, name):
         with opened(each) as labels:
             items += len(labels)
     return Source(items, batches())
+
+
+def _why_unread(path, error):
+    """Why HDF5 does not open a file; its own words are a paragraph on its C functions."""
+    if isinstance(error, PermissionError):
+        return os.strerror(error.errno)
+    if os.path.isdir(path):
+        return "it is a folder"
+    return "it is no HDF5 file" if os.path.exists(path) else "there is no such file"
 
 
 def _lmdb_source(path, part):

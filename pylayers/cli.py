@@ -49,12 +49,12 @@ images that show it, or, with one label an item, its share of the labels. A clas
 
 DOCTOR_EXAMPLE = """\
 example:
-  pylayers doctor                                            # Caffe, its Python module, CuPy
+  pylayers doctor                                            # Caffe, its Python module, protobuf, NumPy
   pylayers doctor prototxt/demo/digits_solver.prototxt       # these, and the nets that the solver names
   pylayers doctor net.prototxt --gpu 0,1                     # before caffe train --gpu 0,1
 
-GPU mode is checked where caffe train would use it: with --gpu, or with solver_mode: GPU written in the solver.
-A net by itself is checked in each phase in which it is whole.
+GPU mode, and then CuPy, are checked where caffe train would use them: with --gpu, or with solver_mode: GPU written in
+the solver. A net by itself is checked in each phase in which it is whole.
 
 exit status: 0 where nothing is wrong, or nothing but warnings; 1 for errors; 2 for a file that cannot be used"""
 

@@ -128,6 +128,8 @@ _IMPORT_FAILURES = (
         "pip install -r docker/requirements.txt in the clone of pylayers",
     ),
 )
+# In place of what the probe's `locate` finds, where it gives no answer: the import itself has more to say.
+_NOT_LOCATED = {"folders": [], "binaries": [], "built_for": None}
 _FACTS = ("caffe", "numpy", "protobuf", "cuda", "python_layers")
 
 
@@ -138,7 +140,7 @@ def check_caffe():
         A dict of facts for JSON, and a list with what is wrong; nothing else can be checked where `is_usable` is
         false of the latter.
     """
-    located, answer = ask(do="locate").found, ask(do="environment")
+    located, answer = ask(do="locate").found or _NOT_LOCATED, ask(do="environment")
     facts = {"executable": sys.executable, "python": platform.python_version(), "folders": located["folders"]}
     facts.update({name: (answer.found or {}).get(name) for name in _FACTS})
     failure = import_failure(located, answer)
@@ -148,12 +150,16 @@ def check_caffe():
         return facts, [
             _error(
                 "python-layers",
-                f"the Caffe in {located['folders'][0]} is built without Python layers",
+                f"{_this_caffe(located)} is built without Python layers",
                 "build it with CMake's -DBUILD_python_layer=ON or make's WITH_PYTHON_LAYER := 1, or run make in the "
                 "clone of pylayers",
             )
         ]
     return facts, []
+
+
+def _this_caffe(located):
+    return f"the Caffe in {located['folders'][0]}" if located["folders"] else "this Caffe"
 
 
 def is_usable(findings):

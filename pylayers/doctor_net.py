@@ -57,7 +57,7 @@ def fields_of(text):
             path.append(last)
         elif token in ("}", ">") and len(path) > 1:
             last = path.pop()
-        elif tokenizer.token in (":", "{", "<") and re.match("[A-Za-z_]", token):
+        elif tokenizer.token in (":", "{", "<", "[") and re.match("[A-Za-z_]", token):
             last = Field(token, line)
             path[-1].fields.append(last)
     return root
@@ -72,6 +72,7 @@ class Layer:
         sources: for each bottom the `Layer` that it comes from, or None.
         asked: for each bottom, whether Caffe asks the layer for its gradient where it runs its backward.
         is_reached: whether the layer or one below it learns.
+        is_under_loss: whether a loss depends on it, another layer's.
         runs_backward: whether Caffe runs its backward when it trains.
     """
 
@@ -80,7 +81,7 @@ class Layer:
         below = [source is not None and source.is_reached for source in sources]
         self.asked = list(param.propagate_down) if len(param.propagate_down) == len(below) else below
         self.is_reached = any(below) or learns(param)
-        self.runs_backward = False
+        self.is_under_loss = self.runs_backward = False
 
 
 class Net:
@@ -96,6 +97,7 @@ class Net:
         shapes: dict from blob to shape once the net has been built, else None.
         gpus: what ``--gpu`` says, or None.
         weights: whether the solver names a file of weights.
+        is_trained: whether it is the train net of a solver.
     """
 
     def __init__(self, path, phase, param, field, state=None):
@@ -108,7 +110,7 @@ class Net:
         if state is not None:
             self.param.state.MergeFrom(state)
         self.layers = self._connected()
-        self.modules, self.shapes, self.gpus, self.weights = {}, None, None, False
+        self.modules, self.shapes, self.gpus, self.weights, self.is_trained = {}, None, None, False, False
 
     def _connected(self):
         """The layers of the phase, each with its sources and gradients as Caffe's Net::Init works them out."""
@@ -120,8 +122,9 @@ class Net:
                 made.update(dict.fromkeys(param.top, layer))
         under_loss, wanted = set(), set()  # layers that a loss depends on; those whose gradient another layer gives
         for layer in reversed(layers):
-            is_loss = bool(nets.loss_weights(layer.param))
-            if is_loss or layer in under_loss:
+            is_loss = _is_loss(layer.param)
+            layer.is_under_loss = layer in under_loss
+            if is_loss or layer.is_under_loss:
                 under_loss.update(layer.sources)
                 layer.runs_backward = layer.is_reached and (is_loss or layer in wanted)
                 if layer.runs_backward:
@@ -146,6 +149,11 @@ class Net:
         """The layers of type Python."""
         return [layer for layer in self.layers if layer.param.type == "Python"]
 
+    @property
+    def has_loss(self):
+        """Whether a layer has a loss weight other than 0."""
+        return any(_is_loss(layer.param) for layer in self.layers)
+
     def takers(self, layer):
         """The layers that take a top of `layer` as a bottom."""
         return [other for other in self.layers if layer in other.sources]
@@ -162,6 +170,11 @@ class Net:
     def warning(self, layer, path, found, write, detail=""):
         """As `error`, for what may be meant."""
         return self.error(layer, path, found, write, detail)._replace(severity="warning")
+
+
+def _is_loss(param):
+    """Whether a layer has a loss weight other than 0; a loss of Caffe's own needs no top, which Caffe then adds."""
+    return bool(nets.loss_weights(param)) or (not param.top and param.type.endswith("Loss") and not param.loss_weight)
 
 
 def learns(layer):
@@ -256,7 +269,7 @@ class _Solver:
 
     def _result(self, found):
         for net in found:
-            net.weights = bool(self.param.weights)
+            net.weights, net.is_trained = bool(self.param.weights), net.phase == "train"
         # caffe train looks at a solver_mode that is written down; the default, GPU, is nobody's.
         is_gpu = self.param.HasField("solver_mode") and self.param.solver_mode == caffe_pb2.SolverParameter.GPU
         device = self.param.device_id if is_gpu else None
@@ -312,11 +325,10 @@ def build(net, path):
         file.flush()
         phase, level = nets.PHASES[net.phase], param.state.level
         answer = ask(do="net", path=path, file=file.name, phase=phase, level=level)
-    if answer.found:
+    if answer.found and "shapes" in answer.found:
         net.shapes = {name: tuple(shape) for name, shape in answer.found["shapes"].items()}
         return []
-    says = nets.reason(answer.log, answer.status) if answer.status else f"it {answer.end}"
-    traceback = re.search(r"^Traceback \(most.*?^\w[^\n]*$", answer.log, re.MULTILINE | re.DOTALL)
+    says, traceback = _last_words(answer)
     layer = _at_work(net, answer.log)
     finding = Finding(
         "error",
@@ -325,10 +337,26 @@ def build(net, path):
         net.path,
         layer.field.line if layer else None,
         layer.param.name if layer else None,
-        traceback[0] if traceback else "",
+        traceback,
         rule="build",
     )
     return [finding]
+
+
+def _last_words(answer):
+    """What the probe's `net` ended with, in a line, and the traceback, "" for none."""
+    logged = re.search(rf"{_TRACEBACK}(?:{_CHAIN}{_TRACEBACK})*", answer.log, re.MULTILINE | re.DOTALL)
+    logged = logged[0] if logged else ""
+    if answer.found:
+        # Where a layer cannot be made Boost.Python prints the exception, and raises a SystemError that says less.
+        if logged and answer.found["error"].startswith("SystemError"):
+            return logged.splitlines()[-1], logged
+        return answer.found["error"], answer.found["traceback"]
+    return nets.reason(answer.log, answer.status) if answer.status else f"it {answer.end}", logged
+
+
+_TRACEBACK = r"^Traceback \(most recent[^\n]*\n.*?^\w[^\n]*$"
+_CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\n"
 
 
 def _remedy(says, layer):

@@ -29,13 +29,16 @@ CALLED_BY_LOSS_LAYER = {
     "forward_gpu": ("bottom", "top"),
     "backward_gpu": ("top", "propagate_down", "bottom"),
 }
+# What ArrayLossLayer calls of its subclasses, with xp and the bottoms: each with those of its methods that lead to it.
+CALLED_BY_ARRAY_LOSS_LAYER = {"loss": ("forward", "forward_cpu"), "gradients": ("backward", "backward_cpu")}
 
 
 def locate():
     """Looks for Caffe without importing it: another Python's may end the process."""
     spec = importlib.util.find_spec("caffe")
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    binaries = [path for folder in folders for path in sorted(glob.glob(os.path.join(folder, "_caffe*")))]
+    found = [path for folder in folders for path in sorted(glob.glob(os.path.join(glob.escape(folder), "_caffe*.so")))]
+    binaries = list(filter(os.path.isfile, found))
     return {
         "folders": folders,
         "binaries": binaries,
@@ -44,11 +47,11 @@ def locate():
 
 
 def environment():
-    """Imports Caffe; a dict of what it finds, ``traceback`` alone where the import fails."""
+    """Imports Caffe; a dict of what it finds, ``traceback`` and ``error`` where the import fails."""
     try:
         caffe = importlib.import_module("caffe")
     except BaseException:  # sys.exit among it
-        return {"traceback": _traceback()}
+        return _raised()
     if not hasattr(caffe, "Net") or not hasattr(caffe, "layer_type_list"):
         return {"is_pycaffe": False}
     return {
@@ -74,7 +77,7 @@ def cupy(device):
     try:
         module = importlib.import_module("cupy")
     except BaseException as error:
-        return {"missing": getattr(error, "name", None) == "cupy", "traceback": _traceback()}
+        return {"missing": getattr(error, "name", None) == "cupy", **_raised()}
     found = {"cupy": module.__version__}
     try:
         found["cuda"] = module.cuda.runtime.runtimeGetVersion() // 1000
@@ -82,7 +85,7 @@ def cupy(device):
         with module.cuda.Device(device):
             found["computes"] = float((module.arange(3) + 1).sum()) == 6
     except BaseException:
-        found["traceback"] = _traceback()
+        found.update(_raised())
     return found
 
 
@@ -94,13 +97,13 @@ def classes(module, layers):
         layers: dict from each class that the net takes of it to the param_strs that it gets.
 
     Returns:
-        A dict: ``traceback`` where the import fails, else ``names``, all that the module has, and ``classes``, a
-        dict from class to what `_describe` finds.
+        A dict: ``traceback`` and ``error`` where the import fails, else ``names``, all that the module has, and
+        ``classes``, a dict from class to what `_describe` finds.
     """
     try:
         imported = importlib.import_module(module)
     except BaseException as error:
-        return {"missing": getattr(error, "name", None), "traceback": _traceback()}
+        return {"missing": getattr(error, "name", None), **_raised()}
     found = {}
     for name, param_strs in layers.items():
         try:
@@ -108,29 +111,47 @@ def classes(module, layers):
         except AttributeError:
             continue
         except BaseException:
-            return {"missing": None, "traceback": _traceback()}
+            return {"missing": None, **_raised()}
         found[name] = _describe(kind, param_strs)
     return {"names": dir(imported), "classes": found}
 
 
 def net(file, phase, level):
-    """Builds a net; a dict with the shape of each blob. Caffe logs what it is at, and may end the process."""
+    """Builds a net; a dict with the shape of each blob, or ``traceback`` and ``error`` of what a layer raises.
+
+    Caffe logs what it is at, and may end the process.
+    """
     caffe = importlib.import_module("caffe")
     more = [level] if level else []  # an old pycaffe takes no level
-    built = caffe.Net(file, phase, *more)
+    try:
+        built = caffe.Net(file, phase, *more)
+    except BaseException:  # sys.exit among it
+        return _raised()
     return {"shapes": {name: list(blob.data.shape) for name, blob in built.blobs.items()}}
 
 
-def _traceback():
-    """The traceback of what is being handled, from the first line on that is neither here nor in importlib."""
+def _raised():
+    """What is being handled: its ``traceback``, and of this the line with the exception as ``error``."""
     error = traceback.TracebackException(*sys.exc_info())
-    while error.stack and (error.stack[0].filename == __file__ or "importlib" in error.stack[0].filename):
-        del error.stack[0]
-    return "".join(error.format())
+    for part in _chain(error):
+        # From the first line on that is neither here nor in importlib.
+        while part.stack and (part.stack[0].filename == __file__ or "importlib" in part.stack[0].filename):
+            del part.stack[0]
+    # Before that line a SyntaxError has those of the code, indented; after it may come more of the message.
+    line = next(line for line in error.format_exception_only() if not line.startswith(" "))
+    return {"traceback": "".join(error.format()), "error": line.partition("\n")[0]}
+
+
+def _chain(error):
+    """A TracebackException and those that it comes from, each once."""
+    parts = [error]
+    for part in parts:
+        parts += filter(None, (part.__cause__, part.__context__))
+    return parts
 
 
 def _built_for(path):
-    """The Python whose library a _caffe binary asks for, such as "3.11"; None where it asks for none.
+    """The Python whose library a _caffe binary asks for, such as "3.11"; None where it asks for none or is unreadable.
 
     Imported into another Python it brings that library with it: two interpreters in one process, and an error that
     says nothing of it.
@@ -138,8 +159,11 @@ def _built_for(path):
     named = re.search(r"\.cpython-(\d)(\d+)", os.path.basename(path))
     if named:
         return f"{named[1]}.{named[2]}"
-    with open(path, "rb") as file:
-        binary = file.read()
+    try:
+        with open(path, "rb") as file:
+            binary = file.read()
+    except OSError:  # its import says why
+        return None
     needed = re.search(rb"libpython(\d)\.(\d+)\w*\.so|libboost_python(?:3?-py)?(\d)(\d+)\.so", binary)
     return b".".join(part for part in needed.groups() if part).decode() if needed else None
 
@@ -173,30 +197,64 @@ def _describe(kind, param_strs):
             caller = name.partition("_")[0]
             if _owner(kind, caller) is loss_layer:
                 found["methods"][name] = _method(kind, name, parameters, loss_layer if name.endswith("cpu") else None)
+        if _owner(kind, "reshape") is loss_layer:
+            # LossLayer itself says what it is called with; it need not be there.
+            parameters = tuple(inspect.signature(loss_layer.check_shapes).parameters)[1:]
+            found["methods"]["check_shapes"] = _method(kind, "check_shapes", parameters)
+        found["methods"].update(_array_methods(kind, loss_layer))
         found["bottoms"] = [*kind.BOTTOMS, *kind.OPTIONAL_BOTTOMS]
         found["constants"] = list(kind.CONSTANTS)
         found["param_str_errors"] = {text: error for text in param_strs if (error := _param_str_error(kind, text))}
     return found
 
 
-def _method(kind, name, expected, abstract=None):
-    """What is wrong with a method: a dict with ``problem`` ("missing", "parameters" or None), ``found``, ``at``."""
+def _array_methods(kind, loss_layer):
+    """What is wrong with the formulas of an ArrayLossLayer, as ``methods`` of `_describe`."""
+    array_loss_layer = getattr(sys.modules.get("pylayers.array_layer"), "ArrayLossLayer", None)
+    if array_loss_layer is None or not issubclass(kind, array_loss_layer):
+        return {}
+    parameters = ("xp", *kind.BOTTOMS, *(f"{name}=None" for name in kind.OPTIONAL_BOTTOMS))
+    optional = len(kind.OPTIONAL_BOTTOMS)
+    return {
+        name: _method(kind, name, parameters, array_loss_layer, optional, _lacks_xp)
+        for name, callers in CALLED_BY_ARRAY_LOSS_LAYER.items()
+        if all(_owner(kind, caller) in (loss_layer, array_loss_layer) for caller in callers)
+    }
+
+
+def _method(kind, name, expected, abstract=None, optional=0, misplaced=None):
+    """What is wrong with a method.
+
+    Args:
+        kind: the class.
+        name: of the method.
+        expected: its parameters after self.
+        abstract: the class whose method of that name does not count.
+        optional: how many of the last parameters a call may lack; which calls there are, the net decides.
+        misplaced: a function that says whether parameters stand in another's place; `_swapped` by default.
+
+    Returns:
+        A dict with ``problem`` ("missing", "parameters" or None), ``found``, ``at`` and ``expected``.
+    """
     owner = _owner(kind, name)
     # caffe.Layer has a setup and a reshape, but they call the layer's own again, for ever.
     if owner in (None, abstract, importlib.import_module("caffe").Layer):
-        return {"problem": "missing", "found": None, "at": None}
+        return {"problem": "missing", "found": None, "at": None, "expected": expected}
     attribute = inspect.getattr_static(kind, name)
     function = inspect.unwrap(getattr(attribute, "__func__", attribute))
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # no Python code
-        return {"problem": None, "found": None, "at": None}
+        return {"problem": None, "found": None, "at": None, "expected": expected}
     if not isinstance(attribute, staticmethod):
         parameters = parameters[1:]  # self; gone already where it is swallowed by *args
     code = getattr(function, "__code__", None)
     at = f"{code.co_filename}:{code.co_firstlineno}" if code else None
-    wrong = not _takes(function, len(expected), attribute) or _swapped(parameters, expected)
-    return {"problem": "parameters" if wrong else None, "found": f"{name}{inspect.signature(function)}", "at": at}
+    counts = range(len(expected) - optional, len(expected) + 1)
+    wrong = not any(_takes(function, count, attribute) for count in counts)
+    wrong = wrong or (misplaced or _swapped)(parameters, expected)
+    found = f"{name}{inspect.signature(function)}"
+    return {"problem": "parameters" if wrong else None, "found": found, "at": at, "expected": expected}
 
 
 def _owner(kind, name):
@@ -214,9 +272,19 @@ def _takes(function, count, attribute):
 
 def _swapped(parameters, expected):
     """True where parameters that are named after Caffe's own, such as bottoms, stand in another's place."""
-    positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    positional = _positional(parameters)
     roles = [next((role for role in expected if name.startswith(role.split("_")[0])), None) for name in positional]
     return any(role not in (None, right) for role, right in zip(roles, expected))
+
+
+def _lacks_xp(parameters, expected):
+    """True where xp stands further on than first, or a bottom in its place; all other names are free."""
+    first, *others = _positional(parameters) or ["xp"]
+    return first != "xp" and ("xp" in others or first in expected)
+
+
+def _positional(parameters):
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
 
 
 def _param_str_error(kind, text):

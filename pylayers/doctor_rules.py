@@ -11,7 +11,7 @@ from caffe.proto import caffe_pb2
 from pylayers import nets
 from pylayers.doctor_environment import Finding, ask
 from pylayers.doctor_net import build, learns
-from pylayers.doctor_probe import CALLED, CALLED_BY_LOSS_LAYER
+from pylayers.doctor_probe import CALLED, CALLED_BY_ARRAY_LOSS_LAYER
 from pylayers.gradient_check import LABEL_LOSSES
 
 # Functions that take a `doctor_net.Net` and yield what is wrong in it. Those of the second kind ask for blobs' shapes.
@@ -98,8 +98,7 @@ def _import_module(name, layers, folders):
     if answer.found is None:
         return Module(False, [], {}, f"its import {answer.end}", answer.log.strip(), folder)
     if "traceback" in answer.found:
-        text = answer.found["traceback"].strip()
-        return Module(False, [], {}, text.splitlines()[-1], text, folder)
+        return Module(False, [], {}, answer.found["error"], answer.found["traceback"].strip(), folder)
     return Module(True, answer.found["names"], answer.found["classes"], "", "", folder)
 
 
@@ -191,15 +190,17 @@ def layer_class(net):
 
 @_rule
 def method_signature(net):
-    """A method that Caffe calls and the class does not have, or has with other parameters."""
+    """A method that Caffe or the kit's base class calls, and the class does not have, or has with other parameters."""
     for layer in net.python_layers():
         for name, method in (net.described(layer) or {}).get("methods", {}).items():
-            parameters = ", ".join(("self", *{**CALLED, **CALLED_BY_LOSS_LAYER}[name]))
-            write = f"def {name}({parameters}):"
+            parameters = ", ".join(method["expected"]) or "nothing"
+            write = f"def {name}({', '.join(('self', *method['expected']))}):"
+            base = "ArrayLossLayer" if name in CALLED_BY_ARRAY_LOSS_LAYER else "LossLayer"
+            caller = "Caffe" if name in CALLED else base
             place = f"{layer.param.python_param.module}.{layer.param.python_param.layer}"
-            is_backward = name.startswith("backward")
+            is_backward = name.startswith(("backward", "gradients"))
             if method["problem"] == "parameters":
-                found = f"{place} has {method['found']} at {method['at']}; Caffe calls it with {parameters[6:]}"
+                found = f"{place} has {method['found']} at {method['at']}; {caller} calls it with {parameters}"
                 yield net.error(layer, ("python_param", "layer"), found, write)
             elif method["problem"] == "missing" and (not is_backward or (net.phase == "train" and layer.runs_backward)):
                 yield net.error(layer, ("python_param", "layer"), f"{place} has no method {name}", write)
@@ -212,17 +213,57 @@ def loss_weight(net):
         return
     for layer in net.python_layers():
         param = layer.param
-        if param.loss_weight or net.takers(layer) or not param.bottom:
+        if param.loss_weight or layer.is_under_loss or not param.bottom:
             continue
         if (net.described(layer) or {}).get("is_loss_layer") or "loss" in param.python_param.layer.lower():
             report = net.error
         elif any("loss" in name.lower() for name in (param.name, *param.top)):
-            report = net.warning
+            # It may be a number to look at beside the loss, and no loss; but not where a solver's net has no other.
+            report = net.error if net.is_trained and not net.has_loss else net.warning
         else:
             continue
+        takers = [taker for taker in net.takers(layer) if taker.param.type != "Silence"]
         found = "a Python layer without loss_weight is no loss to Caffe: it trains nothing"
+        found += f"; what takes it, {_names(takers)}, leads to no loss either" if takers else ""
         more = " loss_weight: 0" * (len(param.top) - 1)
         yield report(layer, (), found, f"loss_weight: 1{more} in the layer, or loss_weight: 0 where that is meant")
+
+
+@_rule
+def no_loss(net):
+    """A net that is trained and in which nothing is a loss."""
+    # What looks like a loss is for the rule before; the format before 2014 shows no layers here.
+    if net.phase != "train" or net.has_loss or not net.layers or any(loss_weight(net)):
+        return
+    candidate = next(filter(_may_be_loss, reversed(net.python_layers())), None)
+    is_meant = any(layer.param.loss_weight for layer in net.layers)  # a weight of 0 that is written down
+    if net.is_trained:
+        severity = "warning" if is_meant else "error"
+    elif not is_meant and (candidate or any(map(_is_for_training, net.layers))):
+        severity = "warning"
+    else:  # a net by itself may be there to be deployed
+        return
+    found = "no layer has a loss weight, and none is a loss of Caffe's own: nothing is learnt"
+    if candidate:
+        more = " loss_weight: 0" * (len(candidate.param.top) - 1)
+        finding = net.error(candidate, (), found, f"loss_weight: 1{more} in the layer, if this is the loss")
+    else:
+        write = "loss_weight: 1 in the layer whose top is to become small, or a layer such as EuclideanLoss"
+        finding = Finding("error", found, write, net.path, net.field.line)
+    yield finding._replace(severity=severity)
+
+
+def _may_be_loss(layer):
+    """Whether a Python layer compares what is learnt with what is read: no more than a guess."""
+    sources = [source for source in layer.sources if source is not None]
+    reads = any(not source.param.bottom and source.param.type != "Input" for source in sources)
+    return reads and any(source.is_reached for source in sources)
+
+
+def _is_for_training(layer):
+    """Whether it gives data, and that in phase TRAIN alone."""
+    phases = [rule.phase for rule in layer.param.include if rule.HasField("phase")]
+    return not layer.param.bottom and caffe_pb2.TRAIN in phases
 
 
 @_rule

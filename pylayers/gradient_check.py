@@ -65,6 +65,10 @@ class Report(NamedTuple):
         return "\n".join(lines + [f"WRONG  {violation}" for violation in self.violations])
 
 
+class NothingToCheckError(ValueError):
+    """A layer without a bottom or a parameter that has a gradient: to say that it is right would prove nothing."""
+
+
 def assert_gradient(layer, bottoms, **options):
     """Checks a layer's gradient in a user's own tests.
 
@@ -108,7 +112,8 @@ def check_gradient(
         layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
         bottoms: for each bottom its shape (filled with normal random numbers), or an array.
         labels: dict from the index of a bottom to the number of its classes; it is filled with whole numbers.
-        constants: indices of more bottoms that have no gradient.
+        constants: indices of more bottoms that have no gradient. Not needed for what is known to have none: the
+            CONSTANTS of a loss on the kit's base classes, the labels of Caffe's own losses.
         loss_weight: the first top's diff where it has one element; 0.3 if not given.
         step: how far a value is moved, relative to the root mean square of its blob.
         threshold: see above.
@@ -122,11 +127,13 @@ def check_gradient(
         A `Report`.
 
     Raises:
-        ValueError: the text is no layer, or an index is out of range.
+        ValueError: the text is no layer, an index is out of range, or (`NothingToCheckError`) there is no bottom with a
+            gradient, and no parameter.
     """
     labels = labels or {}
     _check_indices(len(bottoms), labels, constants)
     layer = _layer_parameter(layer)
+    constants = {*constants, *_known_constants(layer, len(bottoms), labels)}
     random = np.random.default_rng(seed)
     values = [_values(index, bottom, labels, random) for index, bottom in enumerate(bottoms)]
     wanted = [index for index in range(len(bottoms)) if index not in labels and index not in constants]
@@ -136,6 +143,8 @@ def check_gradient(
     subject.backward(prefill=0)
     blobs = {f"bottom[{index}]": subject.bottom(index) for index in wanted}
     blobs.update({f"blobs[{index}]": blob for index, blob in enumerate(subject.params())})
+    if not blobs:
+        raise NothingToCheckError("nothing to check: each bottom is a label or a constant, and there is no parameter")
     gradients = {name: blob.diff.copy() for name, blob in blobs.items()}
     results = [
         _check_blob(name, blob.data, gradients[name], subject, step, threshold, (kink, kink_range), random)
@@ -172,11 +181,11 @@ def run(options):
     else:
         raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
     check = functools.partial(
-        check_gradient,
+        _checked,
         layer,
         bottoms,
         labels=dict(options.labels),
-        constants=[*options.constant, *_known_constants(layer, len(bottoms), dict(options.labels))],
+        constants=options.constant,
         loss_weight=options.loss_weight,
         step=options.step,
         threshold=options.threshold,
@@ -188,6 +197,13 @@ def run(options):
     report = nets.rehearsed(check, options.subject or options.layer)
     print(report)
     return 0 if report.passed else 1
+
+
+def _checked(*arguments, **options):
+    try:
+        return check_gradient(*arguments, **options)
+    except NothingToCheckError as error:
+        raise UserError(str(error)) from None
 
 
 def _layer_by_name(options):
@@ -245,7 +261,10 @@ def _known_constants(layer, count, labels):
         return [] if 1 in labels else [1]
     if layer.type != "Python":
         return []
-    kind = _layer_class(layer.python_param.module, layer.python_param.layer)
+    try:
+        kind = _layer_class(layer.python_param.module, layer.python_param.layer)
+    except UserError:  # Caffe says why where it is to make the layer
+        return []
     names = (getattr(kind, "BOTTOMS", ()) + getattr(kind, "OPTIONAL_BOTTOMS", ()))[:count]
     return [index for index, name in enumerate(names) if name in getattr(kind, "CONSTANTS", ()) and index not in labels]
 

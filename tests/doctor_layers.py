@@ -1,8 +1,9 @@
 """Layers with the mistakes that `pylayers doctor` finds, and some without."""
 
 import caffe
-from user_losses import L1LossLayer
+from user_losses import ArrayL1LossLayer, L1LossLayer
 
+from pylayers.array_layer import ArrayLossLayer
 from pylayers.layer import LossLayer
 
 
@@ -20,6 +21,12 @@ class GoodLayer(caffe.Layer):
 
     def backward(self, top, prop_down, bottom):
         pass
+
+
+class TwoTopsLayer(GoodLayer):
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+        top[1].reshape(1)
 
 
 class NoSetupLayer(caffe.Layer):
@@ -103,9 +110,83 @@ class OwnForwardLayer(NoFormulaLayer):
         top[0].data[...] = 0
 
 
+class NoGradientsLayer(ArrayLossLayer):
+    def loss(self, xp, pred, target):
+        return (pred - target).sum()
+
+
+class NoLossLayer(ArrayLossLayer):
+    def gradients(self, xp, pred, target):
+        return pred, target
+
+
+class SwappedLossLayer(ArrayL1LossLayer):
+    def loss(self, pred, target, xp):
+        return (pred - target).sum()
+
+
+class NoXpLayer(ArrayL1LossLayer):
+    def gradients(self, pred, target, weight=None):
+        return pred, target
+
+
+class NoTargetLayer(ArrayL1LossLayer):
+    def gradients(self, xp, pred):
+        return pred, pred
+
+
+class FreeNamesLayer(ArrayLossLayer):
+    def loss(self, np, a, b):
+        return (a - b).sum()
+
+    def gradients(self, *arrays):
+        _, a, b = arrays
+        return a * 0 + 1, b * 0 - 1
+
+
+class WeightLayer(ArrayL1LossLayer):
+    """It takes the optional bottom and does not do without."""
+
+    def loss(self, xp, pred, target, weight):
+        return super().loss(xp, pred, target, weight)
+
+
+class OwnArrayForwardLayer(NoLossLayer):
+    """It needs no loss, since it does not call it."""
+
+    def forward_cpu(self, bottom, top):
+        return 0
+
+
+class WrongShapesLayer(L1LossLayer):
+    def check_shapes(self, one, two, three):
+        pass
+
+
 class RaisingLayer(GoodLayer):
     def setup(self, bottom, top):
         raise RuntimeError("raised in setup")
+
+
+class ChainingLayer(GoodLayer):
+    def setup(self, bottom, top):
+        try:
+            {}["no such key"]
+        except KeyError as error:
+            raise RuntimeError("two lines:\nthe second") from error
+
+
+class RaisingInitLayer(GoodLayer):
+    def __init__(self, param):
+        try:
+            {}["no such key"]
+        except KeyError as error:
+            raise RuntimeError("raised in __init__") from error
+
+
+class ExitingLayer(GoodLayer):
+    def setup(self, bottom, top):
+        raise SystemExit("enough")
 
 
 class NoLayer:

@@ -423,7 +423,9 @@ def test_command_with_one_label_an_item(tmp_path, capsys):
         ("labels.h5:group", 'labels.h5 has no data set "group"'),
         ("labels.h5:number", 'the data set "number" of labels.h5 has no axis that counts images'),
         ("labels.h5:label", "labels.h5:label holds 9.0 at (2,); a label must be a whole number from 0 to 4"),
-        ("list.txt:label", "cannot read gone.h5: "),
+        ("list.txt:label", "cannot read gone.h5, which list.txt lists: there is no such file\n"),
+        ("folders.txt:label", "cannot read empty_folder, which folders.txt lists: it is a folder\n"),
+        ("noises.txt:label", "cannot read noise.h5, which noises.txt lists: it is no HDF5 file\n"),
         ("empty.txt:label", "empty.txt lists no HDF5 file"),
         ("empty_folder:label", "empty_folder is no LMDB, which has a file data.mdb"),
         ("some_leveldb:label", "some_leveldb is no LMDB, which has a file data.mdb; LevelDB is not read here"),
@@ -442,6 +444,8 @@ def test_command_refuses_in_one_line(source, message, tmp_path, monkeypatch, cap
         file["number"] = 3
         file["group/label"] = [1]
     (tmp_path / "list.txt").write_text("gone.h5\n")
+    (tmp_path / "folders.txt").write_text("empty_folder\n")
+    (tmp_path / "noises.txt").write_text("labels.h5 noise.h5\n")
     (tmp_path / "empty.txt").write_text("\n")
     for name, file in (("empty_folder", None), ("some_leveldb", "CURRENT"), ("noise_lmdb", "data.mdb")):
         (tmp_path / name).mkdir()
@@ -451,7 +455,7 @@ def test_command_refuses_in_one_line(source, message, tmp_path, monkeypatch, cap
     assert command(source, "--classes", CLASSES, "--json", "out.json") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    (line,) = printed.err.splitlines()
+    (line,) = printed.err.splitlines(keepends=True)
     assert line.startswith("pylayers class-weights: ")
     assert message in line
     assert sorted(tmp_path.rglob("*")) == before

@@ -54,6 +54,15 @@ def test_help_ends_with_an_example(command, capsys):
     assert f"example:\n  pylayers {command} " in capsys.readouterr().out
 
 
+def test_help_of_doctor_says_what_the_readme_does(capsys):
+    """What `pylayers doctor` looks at without a file; CuPy is not among it."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["doctor", "--help"])
+    looks_at = "# Caffe, its Python module, protobuf, NumPy\n"
+    assert looks_at in capsys.readouterr().out
+    assert looks_at in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -187,6 +196,14 @@ def test_check_gradient_of_a_layer_in_a_net(net, layer, constants):
     [
         ([], "give a layer, as module:Class or a type of Caffe's, or --net and --layer"),
         (["Python", "--bottom", "4,3"], "name a Python layer as module:Class"),
+        (
+            ["EuclideanLoss", "--bottom", "4,5", "--bottom", "4,5", "--constant", "0", "--constant", "1"],
+            "pylayers check-gradient: nothing to check: each bottom is a label or a constant, and there is no ",
+        ),
+        (
+            ["wrong_losses:AllConstantLayer", "--bottom", "4,5", "--bottom", "4,5"],
+            "pylayers check-gradient: nothing to check: ",
+        ),
         (
             ["--net", EUCLIDEAN[0], "--layer", "loss", "--bottom", "4,3"],
             "--net and --layer take the layer from the net",

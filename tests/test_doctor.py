@@ -1,6 +1,7 @@
 """pylayers doctor: each rule finds what it is for, at its line, and nothing in a net that is right."""
 
 import faulthandler
+import inspect
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from test_prototxt import FOLDER, ids
 
 from pylayers import cli, doctor, doctor_environment, doctor_net, doctor_probe, doctor_rules
 from pylayers.doctor_environment import Answer
+from pylayers.layer import LossLayer
 from pylayers.nets import rehearse
 from pylayers.output import UserError
 
@@ -124,11 +126,22 @@ def with_param_str(text, param_str):
 
 
 LOSS = 'layer { name: "loss"'
+CHECK_SHAPES = f"def check_shapes{inspect.signature(LossLayer.check_shapes)}:"
 ONES = 'weight_filler { type: "constant" value: 1 }'
 ZEROS = 'bias_term: false weight_filler { type: "constant" }'
 TWO_TOPS = softmax("").replace('"given"', '"label"').replace('top: "loss"', 'top: "loss" top: "prob"')
 FROZEN_VOTES = VOTES.replace("}\n", "param { lr_mult: 0 } param { lr_mult: 0 } }\n")
 FROZEN_LABELLER = LABELLER.replace("}\n", "param { lr_mult: 0 } param { lr_mult: 0 } }\n")
+
+
+SCALED = 'layer { name: "scaled" type: "Power" bottom: "loss" top: "scaled" }\n'
+SILENCE = 'layer { name: "silence" type: "Silence" bottom: "loss" }\n'
+REAL_LOSS = 'layer { name: "real" type: "EuclideanLoss" bottom: "pred" bottom: "target" top: "real" }\n'
+# A loss, and nothing in its names that says so.
+COST = DATA + PRED + python("GoodLayer", "doctor_layers", more="", name="cost")
+
+
+TWO_COSTS = COST.replace("GoodLayer", "TwoTopsLayer").replace('top: "cost"', 'top: "cost" top: "more"')
 
 
 class Broken(NamedTuple):
@@ -185,6 +198,16 @@ BROKEN = [
         "has backward_cpu(self, bottom, propagate_down, loss_weight) at ",
         "def backward_cpu(self, loss_weight, propagate_down, bottom):",
     ),
+    signature("NoGradientsLayer", "NoGradientsLayer has no method gradients", "def gradients(self, xp, pred, target):"),
+    signature("NoLossLayer", "NoLossLayer has no method loss", "def loss(self, xp, pred, target):"),
+    signature(
+        "SwappedLossLayer",
+        "; ArrayLossLayer calls it with xp, pred, target, weight=None",
+        "def loss(self, xp, pred, target, weight=None):",
+    ),
+    signature("NoXpLayer", "has gradients(self, pred, target, weight=None) at ", "def gradients(self, xp, pred, "),
+    signature("NoTargetLayer", "has gradients(self, xp, pred) at ", "def gradients(self, xp, pred, target, "),
+    signature("WrongShapesLayer", "has check_shapes(self, one, two, three) at ", CHECK_SHAPES),
     Broken("loss-weight", at(euclidean(more=""), LOSS), "it trains nothing", "loss_weight: 1 in the layer"),
     Broken(
         "loss-weight",
@@ -197,6 +220,48 @@ BROKEN = [
         at(DATA + PRED + python("GoodLayer", "doctor_layers", more=""), LOSS),
         "it trains nothing",
         severity="warning",
+    ),
+    # What takes a loss need not lead to one.
+    Broken(
+        "loss-weight",
+        at(euclidean(more=""), LOSS) + SCALED,
+        'it trains nothing; what takes it, "scaled", leads to no loss either',
+        "loss_weight: 1 in the layer",
+    ),
+    Broken(
+        "loss-weight",
+        at(euclidean(more=""), LOSS) + SCALED + SILENCE.replace('"loss"', '"scaled"'),
+        '"scaled", leads to no loss either',
+    ),
+    Broken("loss-weight", at(euclidean(more=""), LOSS) + SILENCE, "is no loss to Caffe: it trains nothing"),
+    Broken("loss-weight", at(euclidean(more=""), LOSS) + SILENCE + REAL_LOSS, "it trains nothing"),
+    Broken("loss-weight", at(euclidean(more=""), LOSS) + SCALED + REAL_LOSS, "it trains nothing"),
+    Broken(
+        "loss-weight",
+        at(DATA + PRED + python("GoodLayer", "doctor_layers", more=""), LOSS) + REAL_LOSS,
+        "it trains nothing",
+        severity="warning",
+    ),
+    Broken(
+        "no-loss",
+        at(COST, 'layer { name: "cost"'),
+        "no layer has a loss weight, and none is a loss of Caffe's own: nothing is learnt",
+        "loss_weight: 1 in the layer, if this is the loss",
+        "warning",
+    ),
+    # Nothing says that this net is for training but the look of its last layer.
+    Broken(
+        "no-loss",
+        at(COST.replace("include { phase: TRAIN }", ""), 'layer { name: "cost"'),
+        "nothing is learnt",
+        severity="warning",
+    ),
+    Broken(
+        "no-loss",
+        at(TWO_COSTS + SILENCE.replace("loss", "more"), 'layer { name: "cost"'),
+        "nothing is learnt",
+        "loss_weight: 1 loss_weight: 0 in the layer",
+        "warning",
     ),
     Broken("loss-weight-count", at(TWO_TOPS, LOSS), "1 loss_weight for 2 tops", "loss_weight: 1 loss_weight: 0"),
     Broken(
@@ -283,11 +348,25 @@ GOOD = [
     ("module-import", DATA + PRED + python("GoodLayer", "doctor_layers")),
     ("layer-class", euclidean()),
     ("method-signature", DATA + PRED + python("OwnForwardLayer", "doctor_layers")),
+    ("method-signature", DATA + PRED + python("FreeNamesLayer", "doctor_layers")),
+    ("method-signature", DATA + PRED + python("WeightLayer", "doctor_layers", bottoms=("pred", "target", "data"))),
+    ("method-signature", DATA + PRED + python("OwnArrayForwardLayer", "doctor_layers")),
+    ("method-signature", DATA + PRED + python("ArrayL1LossLayer", "user_losses")),
+    ("method-signature", DATA + python("NoGradientsLayer", "doctor_layers", bottoms=("data", "target"))),
     ("method-signature", DATA + python("NoBackwardLayer", "doctor_layers", bottoms=("data",))),
     ("loss-weight", euclidean(more="loss_weight: 0")),
     ("loss-weight", euclidean(more="").replace("TRAIN", "TEST")),
-    ("loss-weight", euclidean(more="") + 'layer { name: "scaled" type: "Power" bottom: "loss" top: "scaled" }'),
-    ("loss-weight", DATA + PRED + python("GoodLayer", "doctor_layers", more="", name="metric")),
+    ("loss-weight", euclidean(more="") + SCALED.replace("}", "loss_weight: 1 }")),
+    (
+        "loss-weight",
+        euclidean(more="") + SCALED + 'layer { name: "x" type: "Power" bottom: "scaled" top: "x" loss_weight: -2 }',
+    ),
+    ("loss-weight", COST.replace('"cost"', '"metric"') + REAL_LOSS),
+    ("no-loss", COST + REAL_LOSS),
+    ("no-loss", COST + REAL_LOSS.replace('top: "real"', "")),  # Caffe adds the top
+    ("no-loss", COST.replace("TRAIN", "TEST")),
+    ("no-loss", DATA.replace("include { phase: TRAIN }", "") + PRED),  # such as for caffe test, or extract_features
+    ("no-loss", COST.replace("TRAIN", "TEST").replace("DummyData", "Input").replace("dummy_data", "input")),
     ("loss-weight-count", TWO_TOPS.replace("loss_weight: 1", "loss_weight: 1 loss_weight: 0")),
     ("fixed-convolution-zero", fixed(ZEROS).replace("TRAIN", "TEST")),
     ("fixed-convolution-trained", fixed(f"bias_term: false {ONES}", "").replace("TRAIN", "TEST")),
@@ -497,7 +576,8 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
     assert cli.main(["doctor", "nets/net.prototxt"]) == 0
 
 
-def test_lines_of_fields():
+@pytest.mark.parametrize("colon", [":", ""])
+def test_lines_of_fields(colon):
     text = """# layer {
 name: "layer { }" layer { name: "a"
   python_param < module: 'b'
@@ -506,7 +586,7 @@ layer: [ { name: "d" },
   { type: "e"
     param { lr_mult: 0 } param {
       decay_mult: 0 } } ]
-"""
+""".replace("layer: [", f"layer{colon} [")
     layers = doctor_net.fields_of(text).all("layer")
     assert [layer.line for layer in layers] == [2, 5, 6]
     assert layers[0].line_of("python_param", "layer") == 4
@@ -515,6 +595,12 @@ layer: [ { name: "d" },
     assert layers[1].line_of("name") == 5
     assert [param.line for param in layers[2].all("param")] == [7, 7]
     assert layers[2].all("param")[1].line_of("decay_mult") == 8
+
+
+def test_a_list_of_layers_without_a_colon(examine):
+    net = re.sub(r"^layer (?=\{)", ", ", NO_WEIGHT, flags=re.MULTILINE).removeprefix(",")
+    (finding,) = examine(f"layer [{net}]")
+    assert (finding.rule, finding.line) == ("loss-weight", 5)
 
 
 # What Caffe says itself.
@@ -566,6 +652,37 @@ def test_says_what_caffe_says(text, layer, found, more, examine_alone):
     assert more in finding.write + finding.detail
 
 
+CAUSE = (
+    "\n\nThe above exception was the direct cause of the following exception:\n\nTraceback (most recent call last):\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "found", "parts"),
+    [
+        ("RaisingLayer", "RuntimeError: raised in setup", ["\nRuntimeError: raised in setup"]),
+        ("ChainingLayer", "RuntimeError: two lines:", ["\nKeyError: 'no such key'" + CAUSE, "two lines:\nthe second"]),
+        (
+            "RaisingInitLayer",
+            "RuntimeError: raised in __init__",
+            ["\nKeyError: 'no such key'" + CAUSE, "\nRuntimeError: raised in __init__"],
+        ),
+        ("ExitingLayer", "SystemExit: enough", ["\nSystemExit: enough"]),
+    ],
+)
+def test_shows_the_traceback_of_the_users_code(layer, found, parts, examine_alone):
+    """All of it, from the layer's first line on: not the lines of the probe that builds the net."""
+    (finding,) = examine_alone(DATA + PRED + python(layer, "doctor_layers"))
+    assert (finding.rule, finding.layer) == ("build", "loss")
+    assert finding.found == f"Caffe cannot build the net: {found}"
+    first, second = finding.detail.splitlines()[:2]
+    assert first == "Traceback (most recent call last):"
+    assert re.match(r'  File ".*/doctor_layers\.py", line \d+, in (setup|__init__)', second)
+    assert "doctor_probe" not in finding.detail
+    for part in parts:
+        assert part in finding.detail
+
+
 def test_a_layer_that_hangs(examine_alone, tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(
         "import time\nfrom doctor_layers import GoodLayer\n"
@@ -599,7 +716,7 @@ def test_a_net_leaves_its_output_file_alone(examine, tmp_path):
     (tmp_path / "out.h5").write_text("precious")
     text = 'layer { name: "out" type: "HDF5Output" bottom: "pred" bottom: "label" '
     text += f'hdf5_output_param {{ file_name: "{tmp_path}/out.h5" }} }}'
-    assert examine(DATA + PRED + text) == []
+    assert examine(euclidean() + text) == []
     assert (tmp_path / "out.h5").read_text() == "precious"
 
 
@@ -613,6 +730,13 @@ def test_a_net_is_checked_in_both_phases_where_it_is_whole_in_both(phase, other,
         text += PRED.replace('"Convolution"', f'"{kind}" include {{ phase: {included} }}')
     (finding,) = examine(text + python("EuclideanLossLayer"))
     assert finding.found.endswith(f"Unknown layer type: NoType, in phase {other}")
+    print(
+        examine(
+            text.replace(f"{{ phase: {phase} }}", "{ }").replace(
+                chr(34) + "Convolution" + chr(34), chr(34) + "NoType" + chr(34)
+            )
+        )
+    )
     (finding,) = examine(text.replace(f"{{ phase: {phase} }}", "{ }").replace('"Convolution"', '"NoType"'))
     assert finding.found.endswith("Unknown layer type: NoType")
 
@@ -655,11 +779,40 @@ TEST_NET = euclidean().replace("TRAIN", "TEST")
 )
 def test_follows_a_solver_to_its_nets(text, file, line, solver):
     staged = "\n" + NO_WEIGHT.replace('name: "loss"', 'name: "loss" include { stage: "a" }')
-    staged += 'layer { name: "silence" type: "Silence" bottom: "pred" include { stage: "b" } }'
+    staged += REAL_LOSS.replace('type: "', 'include { stage: "b" } type: "')
     no_type = TEST_NET.replace('"DummyData"', '"NoType"')
     findings = solver(text, good=euclidean(), bad=NO_WEIGHT, test=TEST_NET, no_type=no_type, staged=staged)
     found = [(os.path.relpath(finding.file), finding.line) for finding in findings]
     assert found == ([(file, line)] if file else [])
+
+
+@pytest.mark.parametrize(
+    ("net", "rule", "severity", "line"),
+    [
+        (COST, "no-loss", "error", 5),
+        (COST.replace("include { phase: TRAIN }", ""), "no-loss", "error", 5),
+        (DATA + PRED, "no-loss", "error", 1),
+        (
+            DATA + PRED + 'layer { name: "x" type: "Power" bottom: "pred" top: "x" loss_weight: 0 }',
+            "no-loss",
+            "warning",
+            1,
+        ),
+        (euclidean(more="loss_weight: 0"), "no-loss", "warning", 5),
+        (COST.replace('"cost"', '"my_loss"'), "loss-weight", "error", 5),
+        (COST.replace('"cost"', '"my_loss"') + REAL_LOSS, "loss-weight", "warning", 5),
+        (NO_WEIGHT, "loss-weight", "error", 5),
+    ],
+)
+def test_a_solvers_net_without_a_loss(net, rule, severity, line, solver):
+    """Said once, and an error: a net by itself may be meant for something else, this one is trained."""
+    (finding,) = solver('net: "nets/net.prototxt"', net=net)
+    assert (finding.rule, finding.severity, finding.line) == (rule, severity, line)
+
+
+def test_a_test_net_needs_no_loss(solver):
+    test = COST.replace("TRAIN", "TEST")
+    assert solver('train_net: "nets/a.prototxt" test_net: "nets/b.prototxt" test_iter: 1', a=euclidean(), b=test) == []
 
 
 def test_a_net_is_tested_as_often_as_the_solver_says(solver):
@@ -762,6 +915,37 @@ def test_finds_what_is_wrong_with_caffe(rule, files, found, tmp_path):
         "1 error, 0 warnings",
         "prototxt/euclidean_loss.prototxt could not be checked: that needs Caffe's Python module",
     ]
+
+
+def test_what_lies_beside_caffes_module_is_no_matter(tmp_path):
+    """A folder, a link to nothing, a file that may not be read: what is wrong is still said in one line."""
+    (tmp_path / "caffe/_caffe_old").mkdir(parents=True)
+    (tmp_path / "caffe/_caffe_older.so").mkdir()
+    (tmp_path / "caffe/_caffe.so").symlink_to("gone.so")
+    (tmp_path / "caffe/__init__.py").write_text("from caffe import _caffe")
+    done = run_doctor(path=[tmp_path])
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ImportError: cannot import name '_caffe'" in done.stdout
+    assert "[caffe-" in done.stdout
+
+
+def test_a_binary_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "_caffe.so").write_text("")
+    monkeypatch.setattr("builtins.open", refuse)
+    assert doctor_probe._built_for(str(tmp_path / "_caffe.so")) is None
+
+
+@pytest.mark.parametrize("python_layers", [True, False])
+def test_a_caffe_that_is_not_located(python_layers, monkeypatch, capsys):
+    """The import goes well, and the probe that looks for its files gives no answer."""
+    answers = {"locate": Answer(None, "", 1), "environment": doctor_environment.ask(do="environment")}
+    answers["environment"].found["python_layers"] = python_layers
+    monkeypatch.setattr(doctor_environment, "ask", lambda do: answers[do])
+    assert cli.main(["doctor"]) == (0 if python_layers else 1)
+    assert ("error: this Caffe is built without Python layers" in capsys.readouterr().out) == (not python_layers)
 
 
 def test_no_caffe_at_all(tmp_path):

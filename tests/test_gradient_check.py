@@ -7,6 +7,8 @@ from nets import SOFTMAX
 from test_all_losses import LOSSES
 
 from pylayers.gradient_check import assert_gradient, check_gradient
+from pylayers.nets import rehearse
+from pylayers.output import UserError
 
 
 def python(layer, options="", module="pylayers"):
@@ -47,6 +49,45 @@ def test_the_kits_losses_pass(loss, loss_weight):
 )
 def test_caffes_own_layers_pass(text, bottoms, options):
     assert_gradient(text, bottoms, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "bottoms", "options"),
+    [
+        (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {}),
+        (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {"labels": {1: 2}}),
+        (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {"constants": [1]}),
+        (python("ArrayL1LossLayer", module="user_losses"), [(4, 10), np.full((4, 10), 9.0), np.ones((4, 10))], {}),
+        ("type: 'SoftmaxWithLoss'", [(4, 10), np.arange(4)], {}),
+    ],
+)
+def test_constants_are_known(text, bottoms, options):
+    """Without a word of the caller's, as `pylayers check-gradient` does; they may be said all the same."""
+    report = check_gradient(text, bottoms, **options)
+    assert report.passed
+    count = 2 if "ArrayL1" in text else 1
+    assert [result.blob for result in report.results] == ["bottom[0]", "bottom[1]"][:count]
+
+
+def test_a_layer_without_a_class_is_for_caffe_to_refuse():
+    with pytest.raises(UserError, match="NoSuchLayer"):
+        rehearse(lambda: check_gradient(wrong("NoSuchLayer"), [(5, 4), (5, 4)]), "the layer")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [("type: 'EuclideanLoss'", {"constants": [0, 1]}), (python("AllConstantLayer", module="wrong_losses"), {})],
+)
+def test_nothing_to_check_is_no_pass(text, options):
+    with pytest.raises(ValueError, match="nothing to check: each bottom is a label or a constant"):
+        check_gradient(text, [(4, 5), (4, 5)], **options)
+
+
+def test_a_layers_parameters_are_enough_to_check():
+    text = "type: 'InnerProduct' inner_product_param { num_output: 3 weight_filler { type: 'xavier' } }"
+    report = check_gradient(text, [(4, 5)], constants=[0])
+    assert [result.blob for result in report.results] == ["blobs[0]", "blobs[1]"]
+    assert report.passed
 
 
 def test_large_blobs_go_along_directions():

@@ -64,3 +64,9 @@ class AddedLayer(RightLayer):
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
                 bottom[index].diff[...] += sign * self.gradient(top, bottom)
+
+
+class AllConstantLayer(RightLayer):
+    """A loss that says of each bottom that it has no gradient."""
+
+    BOTTOMS = CONSTANTS = ("pred", "target")
