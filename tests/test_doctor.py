@@ -418,7 +418,7 @@ def examine(examine_alone, quick):
 @pytest.fixture
 def quick(monkeypatch):
     """The probe works in a fork of this process, which has imported Caffe: a fiftieth of a second, and not one."""
-    for module in (doctor_net, doctor_rules):
+    for module in (doctor_environment, doctor_net, doctor_rules):
         monkeypatch.setattr(module, "ask", ask_in_fork)
 
 
@@ -938,6 +938,7 @@ def test_a_binary_that_may_not_be_read(tmp_path, monkeypatch):
     assert doctor_probe._built_for(str(tmp_path / "_caffe.so")) is None
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("python_layers", [True, False])
 def test_a_caffe_that_is_not_located(python_layers, monkeypatch, capsys):
     """The import goes well, and the probe that looks for its files gives no answer."""
@@ -962,6 +963,7 @@ def test_this_caffe_is_right(capsys):
     )
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_caffe_without_python_layers(monkeypatch):
     real = {name: doctor_environment.ask(do=name) for name in ("locate", "environment")}
     real["environment"].found["python_layers"] = False
@@ -974,6 +976,7 @@ def test_a_caffe_without_python_layers(monkeypatch):
 # GPU mode.
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.skipif(CUDA, reason="this Caffe is built with CUDA")
 @pytest.mark.parametrize(
     ("mode", "arguments", "place"),
@@ -1070,6 +1073,7 @@ def test_every_rule_is_tested():
     assert {rule for rule, _ in GOOD} == set(doctor_rules.RULES) - alone | set(doctor_rules.RULES_OF_SHAPES)
 
 
+@pytest.mark.usefixtures("quick")
 def test_prints_and_writes_what_it_finds(tmp_path, capsys):
     (tmp_path / "net.prototxt").write_text(NO_WEIGHT)
     assert cli.main(["doctor", str(tmp_path / "net.prototxt"), "--json", str(tmp_path / "x.json")]) == 1
@@ -1087,6 +1091,7 @@ def test_prints_and_writes_what_it_finds(tmp_path, capsys):
     assert (finding["rule"], finding["line"], finding["layer"]) == ("loss-weight", 5, "loss")
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_readme_shows_what_it_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.prototxt").write_text(DATA + PRED + python("EuclideanLoss", more=""))
@@ -1096,11 +1101,13 @@ def test_the_readme_shows_what_it_prints(tmp_path, monkeypatch, capsys):
     assert re.sub(r":\d+:", ":N:", printed) in re.sub(r":\d+:", ":N:", shown)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_warning_alone_ends_with_status_0(capsys):
     assert cli.main(["doctor", "prototxt/channel_sum_euclidean_loss_all_axes_builtin.prototxt"]) == 0
     assert "0 errors, 1 warning\n" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
