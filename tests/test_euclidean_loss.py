@@ -85,3 +85,14 @@ def test_rejects_a_normalization_of_another_loss():
     bottoms = blobs((4, 10))
     with pytest.raises(ValueError, match='"normalization" must be one of "BATCH_SIZE", "FULL", "NONE", found "VALID"'):
         run(python_layer(EUCLIDEAN, bottoms, '{"normalization": "VALID"}'), bottoms)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_same_bits_whether_the_residual_is_kept_or_not(weighted, monkeypatch):
+    random = np.random.default_rng(0)
+    bottoms = {name: random.normal(size=(4, 5)).astype(np.float32) for name in ("pred", "target")}
+    if weighted:
+        bottoms["weight"] = random.normal(size=4).astype(np.float32)
+    kept = run(python_layer(EUCLIDEAN, list(bottoms), loss_weight=0.3), bottoms)
+    monkeypatch.setattr("pylayers.euclidean_loss.KEPT", 19)
+    assert_same_results(run(python_layer(EUCLIDEAN, list(bottoms), loss_weight=0.3), bottoms), kept)
