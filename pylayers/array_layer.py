@@ -89,7 +89,7 @@ class ArrayLossLayer(LossLayer):
         names = self._bottom_names()[: len(data)]
         indices = [index for index, name in enumerate(names) if name not in self.CONSTANTS]
         found = self.gradients(xp, *data)
-        if len(indices) == 1 and not isinstance(found, (tuple, list)):
+        if hasattr(found, "shape"):  # one array, not to be taken for a sequence of its rows
             found = [found]
         if found is not None:
             found = list(found)  # once, where it is a generator

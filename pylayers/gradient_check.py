@@ -62,6 +62,11 @@ class Report(NamedTuple):
                 f"{verdict:5}  {result.blob}: {result.checked} checked{skipped}; largest difference {result.error:.2g} "
                 f"(allowed {result.tolerance:.2g}) {result.worst}"
             )
+        if any(line.startswith("WRONG") for line in lines):
+            lines.append(
+                "       one or two that are off a little, in a loss with kinks or bends such as L1 or Huber, may lie "
+                "within a step of one: try a smaller step (0.001)"
+            )
         return "\n".join(lines + [f"WRONG  {violation}" for violation in self.violations])
 
 

@@ -81,7 +81,10 @@ class LossLayer(caffe.Layer):
     # What Caffe calls.
 
     def setup(self, bottom, top):
-        """Checks the numbers of bottoms and tops and reads param_str into ``self.options``."""
+        """Checks the numbers of bottoms and tops, and CONSTANTS; reads param_str into ``self.options``."""
+        unknown = [name for name in self.CONSTANTS if name not in self._bottom_names()]
+        if unknown:
+            self.fail(f"CONSTANTS has {unknown[0]!r}, which is none of its bottoms: {', '.join(self._bottom_names())}")
         self.check_number("bottom", bottom, self.BOTTOMS, self.OPTIONAL_BOTTOMS)
         self.check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
         try:

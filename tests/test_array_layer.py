@@ -100,7 +100,12 @@ def test_without_it_caffe_train_names_the_module():
             "OneGradientArrayLayer",
             TypeError,
             r"gradients must return one array for each of bottom\[0\] \(pred\), bottom\[1\] \(target\), of the shapes "
-            r"\[\(4, 3, 4\), \(4, 3, 4\)\]; it returned the shapes \[\(3, 4\), \(3, 4\), \(3, 4\), \(3, 4\)\]",
+            r"\[\(4, 3, 4\), \(4, 3, 4\)\]; it returned the shapes \[\(4, 3, 4\)\]",
+        ),
+        (
+            "UnknownConstantLayer",
+            ValueError,
+            "UnknownConstantLayer: CONSTANTS has 'label', which is none of its bottoms: pred, target",
         ),
         ("NoReturnArrayLayer", TypeError, "it returned None"),
     ],

@@ -102,6 +102,12 @@ class OneGradientArrayLayer(ArrayL1LossLayer):
         return next(super().gradients(xp, pred, target))
 
 
+class UnknownConstantLayer(L1LossLayer):
+    """A loss with a constant that is no bottom."""
+
+    CONSTANTS = ("label",)
+
+
 class NoReturnArrayLayer(ArrayL1LossLayer):
     """A loss over arrays whose gradients are computed and not returned."""
 
