@@ -20,9 +20,8 @@ from pylayers.inputs import quoted
 from pylayers.output import UserError
 from pylayers.params import Integer
 
-BATCH = (
-    2**20
-)  # labels in memory at a time, but for an image that is larger; the work on each is then no more than noise
+# Labels in memory at a time, but for an image that is larger; the work on each is then no more than noise.
+BATCH = 2**20
 DIGITS = 6  # of the weights to paste: what a loss in float32 can tell apart, nearly
 TOPS = ("data", "label")  # of Caffe's Data layer, and what may follow the colon after an LMDB
 
