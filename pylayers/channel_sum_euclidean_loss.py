@@ -6,6 +6,10 @@ import numpy as np
 
 from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, segments_of, wide
 from pylayers.params import Choice, Integer
+from pylayers.tiles import SHORT, TILE, map_tiles, tiles
+
+# Smaller than elsewhere: to make float64 of an element takes several times as long as to add or multiply it.
+_PIECE = TILE // 4
 
 
 class ChannelSumEuclideanLossLayer(KernelLossLayer):
@@ -27,8 +31,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         normalization: Z. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
 
     Gradients: g·(s(pred) − s(target))/Z for every element of pred that is in the sum, and its negative for
-    target, g being the loss weight. On the GPU those of few sums over many channels are of the bottoms as the last
-    forward saw them.
+    target, g being the loss weight. As with Caffe's layers pred and target must be those of the last forward.
 
     Raises:
         ValueError: from `reshape`, for axes and shapes that do not fit.
@@ -58,18 +61,44 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
             (math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :]))
             for shape, (first, last) in zip(self.shapes, axes)
         ]
+        outer, channels, inner = self._split[0]
+        size = _PIECE // max(channels, self._split[1][1])
+        self._pieces = tiles(outer, inner, max(size, min(inner, SHORT)))
+        divisors = {"BATCH_SIZE": self.shapes[0][0], "FULL": outer * inner, "NONE": 1}
+        self._normalizer = divisors[self.options.normalization]
 
     def forward_cpu(self, bottom, top):
         """E = 1/(2Z) · Σ (s(pred) − s(target))², summed in float64."""
-        residual = self._residual(bottom)
-        return np.square(residual).sum() / 2 / self._normalizer()
+        pred, target = (blob.data.reshape(shape) for blob, shape in zip(bottom, self._split))
+        residual = np.empty((len(pred), pred.shape[2]), np.float32)
+
+        def piece(tile):
+            difference = np.subtract(_sums(pred, tile), _sums(target, tile), dtype=np.float64)
+            residual[tile] = difference
+            return float(np.einsum("ij,ij->", difference, difference))
+
+        total = sum(map_tiles(piece, self._pieces))
+        self.kept = residual
+        return total / 2 / self._normalizer
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·(s(pred) − s(target))/Z for each element of a sum, its negative for target's."""
-        gradient = self._residual(bottom) * (loss_weight / self._normalizer())
-        for sign, blob, shape, wanted in zip((1, -1), bottom, self._split, propagate_down):
-            if wanted:
-                blob.diff.reshape(shape)[...] = sign * gradient[:, np.newaxis]
+        if self.kept is None:
+            self.forward_cpu(bottom, ())
+        residual = self.kept
+        scale = np.float32(loss_weight / self._normalizer)
+        wanted = [
+            (sign * scale, bottom[index].diff.reshape(self._split[index]))
+            for index, sign in ((0, 1), (1, -1))
+            if propagate_down[index]
+        ]
+
+        def piece(tile):
+            rows, columns = tile
+            for factor, diff in wanted:
+                diff[rows, :, columns] = (residual[tile] * factor)[:, np.newaxis]
+
+        map_tiles(piece, self._pieces)
 
     def plan(self, processors):
         """A lane for each sum, its channels shared by the rows; several lanes where there are few sums."""
@@ -86,22 +115,11 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 "inner": inner,
                 "pred_channels": pred_channels,
                 "target_channels": target_channels,
-                "normalizer": self._normalizer(),
+                "normalizer": self._normalizer,
                 "rows": rows,
                 "segments": segments,
             },
         )
-
-    def _residual(self, bottom):
-        """s(pred) − s(target) in float64, shape (outer, inner)."""
-        pred, target = (
-            blob.data.reshape(shape).sum(axis=1, dtype=np.float64) for blob, shape in zip(bottom, self._split)
-        )
-        return pred - target
-
-    def _normalizer(self):
-        outer, _, inner = self._split[0]
-        return {"BATCH_SIZE": self.shapes[0][0], "FULL": outer * inner, "NONE": 1}[self.options.normalization]
 
     def _summed_axes(self, index):
         """The first and the last axis of the sum in the bottom at `index`, counted from 0."""
@@ -125,3 +143,10 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 f"{self.name_bottom(index)} of shape {shape}, found {self.options.end_axis}"
             )
         return found["axis"], found["end_axis"]
+
+
+def _sums(array, tile):
+    """A piece's sums along axis 1 of an array (outer, C, inner), in float64; the numbers themselves where C is 1."""
+    rows, columns = tile
+    part = array[rows, :, columns]
+    return part[:, 0] if part.shape[1] == 1 else np.add.reduce(part, axis=1, dtype=np.float64)

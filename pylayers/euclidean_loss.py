@@ -7,7 +7,7 @@ import numpy as np
 from pylayers.gpu import KernelLossLayer, Plan, blocks_for, wide
 from pylayers.layer import by_item
 from pylayers.params import Choice
-from pylayers.tiles import TILE, map_tiles, scratch, sum_of_products, tiles
+from pylayers.tiles import TILE, aligned, map_tiles, scratch, sum_of_products, tiles
 
 _THREADS = 256
 # Elements of a residual that is kept for backward. Two runs of forward and backward in turns, with and without: at 2
@@ -51,44 +51,45 @@ class EuclideanLossLayer(KernelLossLayer):
         """Checks that pred and target have the same number of elements, and the number of weights."""
         self.check_same_count(1, like=0)
         self.check_weight(2, like=0)
+        num, count = self.shapes[0][0], math.prod(self.shapes[0])
+        self._normalizer = {"BATCH_SIZE": num, "FULL": count, "NONE": 1}[self.options.normalization]
+        self._matrix = num, count // num
+        self._pieces = tiles(*self._matrix, TILE)
 
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w (pred − target)² / 2, the pieces summed in float64."""
-        pred, target, weight = self._matrices(bottom)
-        kept = self._residual = self._memory(pred.shape)
+        pred, target, weight = by_item(bottom[0].data), by_item(bottom[1].data), self._weight(bottom)
+        kept = self._residual = self._memory()
 
         def piece(tile):
             out = scratch(pred[tile].shape) if kept is None else kept[tile]
-            residual = np.subtract(pred[tile], target[tile], out=out)
-            weighted = residual if weight is None else residual * weight[tile]
-            return sum_of_products(weighted, residual)
+            residual = np.subtract(pred[tile], target[tile], out)
+            return sum_of_products(residual if weight is None else residual * weight[tile], residual)
 
-        total = sum(map_tiles(piece, tiles(*pred.shape, TILE)))
+        total = sum(map_tiles(piece, self._pieces))
         self.kept = kept
-        return total / 2 / self._normalizer()
+        return total / 2 / self._normalizer
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(pred − target)/Z for pred, its negative for target, with the last forward's residual if it is kept."""
-        pred, target, weight = self._matrices(bottom)
-        kept = self.kept
+        kept, weight = self.kept, self._weight(bottom)
+        if kept is None:
+            pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
         # One float32 factor, as in Caffe's code, so that the gradient has the same bits.
-        scale = np.float32(loss_weight / self._normalizer())
+        scale = np.float32(loss_weight / self._normalizer)
         wanted = [
-            (factor, by_item(blob.diff))
-            for factor, blob, wanted in zip((scale, -scale), bottom, propagate_down)
-            if wanted
+            (sign * scale, by_item(bottom[index].diff)) for index, sign in ((0, 1), (1, -1)) if propagate_down[index]
         ]
 
         def piece(tile):
-            if kept is None:
-                residual = np.subtract(pred[tile], target[tile], out=scratch(pred[tile].shape))
-            else:
-                residual = kept[tile]
+            residual = (
+                kept[tile] if kept is not None else np.subtract(pred[tile], target[tile], scratch(pred[tile].shape))
+            )
             weighted = residual if weight is None else residual * weight[tile]
             for factor, diff in wanted:
-                np.multiply(weighted, factor, out=diff[tile])
+                np.multiply(weighted, factor, diff[tile])
 
-        map_tiles(piece, tiles(*pred.shape, TILE))
+        map_tiles(piece, self._pieces)
 
     def plan(self, processors):
         """Blocks of 256 threads, which take four elements at a time."""
@@ -98,23 +99,15 @@ class EuclideanLossLayer(KernelLossLayer):
             threads=_THREADS,
             blocks=blocks_for(math.ceil(count / (4 * _THREADS)), _THREADS, processors),
             macros={"WIDE": wide(self.shapes)},
-            fields={"count": count, "per_weight": count // weights, "normalizer": self._normalizer()},
+            fields={"count": count, "per_weight": count // weights, "normalizer": self._normalizer},
         )
 
-    def _normalizer(self):
-        shape = self.shapes[0]
-        return {"BATCH_SIZE": shape[0], "FULL": math.prod(shape), "NONE": 1}[self.options.normalization]
+    def _memory(self):
+        """Memory for a residual, that of the last one if it fits; None for a large one."""
+        if self._residual is not None and self._residual.shape == self._matrix:
+            return self._residual
+        count = math.prod(self._matrix)
+        return aligned(count).reshape(self._matrix) if count <= KEPT else None
 
-    def _memory(self, shape):
-        """Memory for a residual of `shape`, that of the last one if it fits; None for a large one."""
-        if math.prod(shape) > KEPT:
-            return None
-        if self._residual is None or self._residual.shape != shape:
-            return np.empty(shape, np.float32)
-        return self._residual
-
-    @staticmethod
-    def _matrices(bottom):
-        pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
-        weight = np.broadcast_to(by_item(bottom[2].data), pred.shape) if len(bottom) > 2 else None
-        return pred, target, weight
+    def _weight(self, bottom):
+        return np.broadcast_to(by_item(bottom[2].data), self._matrix) if len(bottom) > 2 else None

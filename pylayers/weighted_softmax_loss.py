@@ -11,11 +11,14 @@ from pylayers import blobs
 from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, wide
 from pylayers.layer import by_item
 from pylayers.params import Choice, Integer, Numbers
-from pylayers.tiles import TILE, map_tiles, tiles
+from pylayers.tiles import SHORT, TILE, aligned, map_tiles, sum_classes, tiles
 
 # Scores that a thread of a kernel keeps in registers: as few as it has, or that many at a time where it has more.
 CHUNKS = (4, 8, 16, 24, 32)
 _CHUNK_OF_MANY = 8
+# exp(x) serves as it is where the label's own is not below 1/_TAME and no sum of them above: where |x| is at most 30,
+# say. Far enough inside float32 for the loss weight over such a sum.
+_TAME = 1e13
 
 
 class WeightedSoftmaxLossLayer(KernelLossLayer):
@@ -74,7 +77,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     }
     _wrong_label = None  # until the first launch
 
-    _exp = np.empty(0, np.float32)  # exp(x − max x) of the last forward, as Caffe's layer keeps the probabilities
+    _exp = np.empty(0, np.float32)  # exp(x) of the last forward, up to a factor, as Caffe's layer keeps probabilities
 
     def reshape(self, bottom, top):
         """Shapes the tops."""
@@ -105,49 +108,38 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
                 f'param_str key "class_weights" must have {self._classes} numbers, one for each class of '
                 f"{self.name_bottom(0)} of shape {shape} along axis {axis}, found {len(weights)}"
             )
+        self._class_weights = None if weights is None else np.array(weights)
+        self._split_shape = (self._outer, -1) if self._inner == 1 else (self._outer, -1, self._inner)
         self._pieces = list(self._cut())
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ w (log Σ exp(x − max x) − (x_y − max x)), the pieces summed in float64."""
+        """E = 1/Z · Σ w log(1 + Σ exp(x_j) / exp(x_y)), the inner sum over j ≠ y; the pieces summed in float64."""
         labels = self._labels(bottom)
         scores = self._split(bottom[0].data)
         prob = self._split(top[1].data) if len(top) > 1 else None
         totals = np.empty(labels.index.shape, np.float32)
         if self._exp.size != scores.size:
-            self._exp = np.empty(scores.size, np.float32)
+            self._exp = aligned(scores.size)
 
         def piece(part):
             tile, kept = part
-            x = scores[tile]
-            peak = np.maximum.reduce(x, axis=1, keepdims=True)
-            # exp of this cannot overflow, and the largest term of the sum is 1.
-            shifted = np.subtract(x, peak, out=self._exp[kept].reshape(x.shape))
+            x, flat, total = scores[tile], self._exp[kept], totals[tile]
             y = self._flat_index(labels.index[tile])
-            flat = self._exp[kept]
-            shifted_y = flat[y]
-            exp = np.exp(shifted, out=shifted)
-            exp_y = np.exp(shifted_y)
-            # Without the label's own term the sum keeps its small ones, and with them a small loss.
-            flat[y] = 0
-            other = np.add.reduce(exp, axis=1, keepdims=True)
-            total = np.add(other, exp_y, out=totals[tile])
+            own, other, loss = _plain_terms(x, y, flat, total) or _shifted_terms(x, y, flat, total)
             if prob is not None:
-                flat[y] = exp_y
-                np.divide(exp, total, out=prob[tile])
+                flat[y] = own
+                np.divide(flat.reshape(x.shape), total, out=prob[tile])
             # What backward wants there: p_y − 1 without the loss of digits in that difference.
             flat[y] = -other
-            loss = np.log1p(np.add(other, exp_y - 1, dtype=np.float64)) - shifted_y
             return self._weighted_sum(loss, labels, tile)
 
         total = sum(map_tiles(piece, self._pieces))
-        self.kept = _Kept([blob.data.copy() for blob in bottom[1:]], labels, totals)
+        self.kept = _Kept([blob.data.tobytes() for blob in bottom[1:]], labels, totals)
         return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept."""
-        if self.kept is None or not all(
-            np.array_equal(given, blob.data) for given, blob in zip(self.kept.given, bottom[1:])
-        ):
+        if self.kept is None or self.kept.given != [blob.data.tobytes() for blob in bottom[1:]]:
             self.forward_cpu(bottom, ())
         _, labels, totals = self.kept
         diff = self._split(bottom[0].diff)
@@ -221,12 +213,11 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def _split(self, array):
         """An array in the shape of the scores as (outer, C), or (outer, C, inner) where there are inner axes."""
-        return array.reshape((self._outer, -1) if self._inner == 1 else (self._outer, -1, self._inner))
+        return array.reshape(self._split_shape)
 
     def _cut(self):
         """Pieces of what `_split` gives, with all classes of each position in one piece; and where each is kept."""
-        # Short rows are slow: rather a piece up to four times as large than one that cuts them.
-        size = max(1, TILE // self._classes, min(self._inner, 4 * TILE // self._classes))
+        size = max(1, TILE // self._classes, min(self._inner, SHORT))
         start = 0
         for outer, inner in tiles(self._outer, self._inner, size):
             stop = start + (outer.stop - outer.start) * self._classes * (inner.stop - inner.start)
@@ -236,24 +227,26 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def _flat_index(self, label):
         """Where the labels' own scores lie in a piece's memory; label has shape (rows, 1) or (rows, 1, columns)."""
-        columns = label.shape[2] if label.ndim == 3 else 1
-        return label * np.intp(columns) + _offsets(label.shape, self._classes * columns)
+        if label.ndim == 2:
+            return _offsets(label.shape, self._classes) + label
+        columns = label.shape[2]
+        return _offsets(label.shape, self._classes * columns) + label * np.intp(columns)
 
     def _labels(self, bottom):
         """Checks the labels; returns them with their weights and Z."""
         label, ignored, weight = bottom[1].data, None, None
-        good = (label >= 0) & (label < self._classes) & (label == np.floor(label))
+        valid = label
         if self.options.ignore_label is not None:
             ignored = label == self.options.ignore_label
-            good |= ignored
-        if not good.all():
+            valid = np.where(ignored, np.float32(0), label)
+        # Not true either where a label is NaN.
+        if not (valid.min() >= 0 and valid.max() < self._classes and (valid == np.floor(valid)).all()):
+            good = (valid >= 0) & (valid < self._classes) & (valid == np.floor(valid))
             first = np.argmin(good)
             self._fail_label(label.reshape(-1)[first], label.shape, first)
-        index = label.astype(np.int32)
-        if ignored is not None:
-            index[ignored] = 0
-        if self.options.class_weights is not None:
-            weight = np.take(self.options.class_weights, index)
+        index = valid.astype(np.int32)
+        if self._class_weights is not None:
+            weight = np.take(self._class_weights, index)
         if len(bottom) > 2:
             given = np.broadcast_to(by_item(bottom[2].data), by_item(label).shape).astype(np.float64)
             weight = given if weight is None else by_item(weight) * given
@@ -273,10 +266,10 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     @staticmethod
     def _weighted_sum(loss, labels, tile):
         if labels.weight is not None:
-            loss *= labels.weight[tile]
+            loss = loss * labels.weight[tile]
         if labels.ignored is not None:
             loss[labels.ignored[tile]] = 0
-        return float(loss.sum())
+        return float(np.add.reduce(loss, None, np.float64))
 
     def _fail_label(self, value, shape, flat_index):
         position = tuple(int(axis) for axis in np.unravel_index(flat_index, shape))
@@ -305,9 +298,45 @@ class _Labels(NamedTuple):
 class _Kept(NamedTuple):
     """What backward takes from the last forward, for each position."""
 
-    given: list  # the label, and the weight
+    given: list  # the bytes of the label, and of the weight
     labels: _Labels
-    totals: np.ndarray  # Σ exp(x − max x)
+    totals: np.ndarray  # the sum of what is kept in place of exp(x)
+
+
+def _plain_terms(x, y, flat, total):
+    """A piece's terms where its scores are neither so large nor so small that exp leaves float32.
+
+    Args:
+        x: the scores, (n, C) or (n, C, inner).
+        y: where the labels' own lie in the piece's memory, (n, 1) or (n, 1, inner).
+        flat: memory for the piece. It is left with exp(x), but 0 for the labels' own.
+        total: array for Σ exp(x), in the shape of `y`.
+
+    Returns:
+        exp(x_y), the sum of the other classes, and the loss, in the shape of `y`; None where the scores are not such.
+    """
+    exp = flat.reshape(x.shape)
+    with np.errstate(over="ignore"):
+        np.exp(x, out=exp)
+        own = flat[y]
+        # Without it the sum keeps its small terms, and with them a small loss.
+        flat[y] = 0
+        other = sum_classes(exp)
+        np.add(other, own, out=total)
+    if not (own.min() >= 1 / _TAME and total.max() <= _TAME):  # or NaN
+        return None
+    return own, other, np.log1p(other / own)
+
+
+def _shifted_terms(x, y, flat, total):
+    """As `_plain_terms`, for any scores: of exp(x − max x), which cannot overflow, and whose sum is at least 1."""
+    shifted = np.subtract(x, np.maximum.reduce(x, axis=1, keepdims=True), out=flat.reshape(x.shape))
+    shifted_y = flat[y]
+    exp, own = np.exp(shifted, out=shifted), np.exp(shifted_y)
+    flat[y] = 0
+    other = sum_classes(exp)
+    np.add(other, own, out=total)
+    return own, other, np.log1p(np.add(other, own - 1, dtype=np.float64)) - shifted_y
 
 
 @functools.lru_cache(maxsize=16)

@@ -337,8 +337,8 @@ def test_rejects_param_str(loss, options):
         run(text, loss.bottoms(4))
 
 
-@pytest.mark.parametrize("shape", [(30, 40, 1000), (3, 7, 300, 300)])
-@pytest.mark.parametrize("name", [EUCLIDEAN, SOFTMAX])
+@pytest.mark.parametrize("shape", [(30, 40, 1000), (3, 7, 300, 300), (1, 12, 300, 300)])
+@pytest.mark.parametrize("name", [EUCLIDEAN, CHANNEL_SUM, SOFTMAX])
 def test_same_bits_with_any_number_of_threads(name, shape, monkeypatch):
     random = np.random.default_rng(0)
     bottoms = {"scores" if name == SOFTMAX else "pred": random.normal(size=shape).astype(np.float32)}

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from pylayers.tiles import map_tiles, scratch, sum_of_products, thread_count, tiles
+from pylayers.tiles import aligned, map_tiles, scratch, sum_classes, sum_of_products, thread_count, tiles
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
@@ -107,3 +107,28 @@ def test_scratch_is_the_threads_own():
 def test_sum_of_products(size):
     a, b = np.random.default_rng(0).random((2, size), np.float32)
     assert sum_of_products(a, b) == pytest.approx(math.fsum(a.astype(float) * b), rel=3e-7)
+
+
+@pytest.mark.parametrize("count", [1, 5, 1000])
+def test_aligned_memory_begins_with_a_line_of_the_cache(count):
+    for _ in range(5):
+        memory = aligned(count)
+        assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == ((count,), np.float32, 0)
+
+
+@pytest.mark.parametrize("inner", [None, 1, 2, 7, 49, 3000])
+@pytest.mark.parametrize("classes", [1, 2, 3, 21, 64, 97, 1000, 4096, 4097, 10000])
+def test_sum_classes(classes, inner):
+    terms = np.random.default_rng(classes).random((3, classes) if inner is None else (3, classes, inner), np.float32)
+    found = sum_classes(terms)
+    expected = terms.sum(axis=1, dtype=np.float64, keepdims=True)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("length", "columns", "size"), [(128, 10000, 2**20), (2, 65536, 49932), (84, 1000, 3000)])
+def test_pieces_are_alike_and_even_in_number(length, columns, size):
+    pieces = tiles(length, columns, size)
+    sizes = [(rows.stop - rows.start) * (cells.stop - cells.start) for rows, cells in pieces]
+    assert len(pieces) % 2 == 0
+    assert min(sizes) > 0.8 * max(sizes)
