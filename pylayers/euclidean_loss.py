@@ -58,8 +58,11 @@ class EuclideanLossLayer(KernelLossLayer):
 
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w (pred − target)² / 2, the pieces summed in float64."""
-        pred, target, weight = by_item(bottom[0].data), by_item(bottom[1].data), self._weight(bottom)
-        kept = self._residual = self._memory()
+        pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
+        weight = self._weight(bottom[2]) if len(bottom) > 2 else None
+        kept = self._residual
+        if kept is None or kept.shape != self._matrix:
+            kept = self._residual = self._memory()
 
         def piece(tile):
             out = scratch(pred[tile].shape) if kept is None else kept[tile]
@@ -72,19 +75,19 @@ class EuclideanLossLayer(KernelLossLayer):
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(pred − target)/Z for pred, its negative for target, with the last forward's residual if it is kept."""
-        kept, weight = self.kept, self._weight(bottom)
+        kept, weight = self.kept, self._weight(bottom[2]) if len(bottom) > 2 else None
         if kept is None:
             pred, target = by_item(bottom[0].data), by_item(bottom[1].data)
         # One float32 factor, as in Caffe's code, so that the gradient has the same bits.
         scale = np.float32(loss_weight / self._normalizer)
-        wanted = [
-            (sign * scale, by_item(bottom[index].diff)) for index, sign in ((0, 1), (1, -1)) if propagate_down[index]
-        ]
+        wanted = []
+        if propagate_down[0]:
+            wanted.append((scale, by_item(bottom[0].diff)))
+        if propagate_down[1]:
+            wanted.append((-scale, by_item(bottom[1].diff)))
 
         def piece(tile):
-            residual = (
-                kept[tile] if kept is not None else np.subtract(pred[tile], target[tile], scratch(pred[tile].shape))
-            )
+            residual = np.subtract(pred[tile], target[tile], scratch(pred[tile].shape)) if kept is None else kept[tile]
             weighted = residual if weight is None else residual * weight[tile]
             for factor, diff in wanted:
                 np.multiply(weighted, factor, diff[tile])
@@ -103,11 +106,9 @@ class EuclideanLossLayer(KernelLossLayer):
         )
 
     def _memory(self):
-        """Memory for a residual, that of the last one if it fits; None for a large one."""
-        if self._residual is not None and self._residual.shape == self._matrix:
-            return self._residual
+        """Memory for a residual; None for a large one."""
         count = math.prod(self._matrix)
         return aligned(count).reshape(self._matrix) if count <= KEPT else None
 
-    def _weight(self, bottom):
-        return np.broadcast_to(by_item(bottom[2].data), self._matrix) if len(bottom) > 2 else None
+    def _weight(self, blob):
+        return np.broadcast_to(by_item(blob.data), self._matrix)

@@ -63,7 +63,9 @@ def map_tiles(work, pieces):
     Returns:
         What `work` returned, in the order of the pieces.
     """
-    threads = min(thread_count(), len(pieces)) if len(pieces) > 1 else 1
+    if len(pieces) == 1:
+        return [work(pieces[0])]
+    threads = min(thread_count(), len(pieces))
     if threads == 1:
         return [work(piece) for piece in pieces]
     results = [None] * len(pieces)
