@@ -96,8 +96,27 @@ def test_large_blobs_go_along_directions():
     assert report.results[0].checked == 20
 
 
-def test_relu_fails_at_its_kink():
-    assert not check_gradient("type: 'ReLU'", [(30, 40)]).passed
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(4, 5), (32, 10), (64, 100), (2, 3, 40, 40)])
+@pytest.mark.parametrize("layer", ["L1LossLayer", "HuberLossLayer"])
+def test_kinks_where_the_bottoms_are_equal_are_no_mistake(layer, shape, seed):
+    report = check_gradient(python(layer, module="user_losses"), [shape, shape], seed=seed)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "HingeLoss"])
+@pytest.mark.parametrize("size", [(30, 40), (60, 60)])
+def test_kinks_of_caffes_own_layers_are_no_mistake(kind, size):
+    labels = {1: size[1]} if kind == "HingeLoss" else {}
+    report = check_gradient(f"type: '{kind}'", [size, *[size[:1]] * len(labels)], labels=labels)
+    assert report.passed, str(report)
+    assert report.results[0].beside > 0
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (32, 10), (64, 100)])
+@pytest.mark.parametrize("layer", ["WrongBendLayer", "WrongSideLayer"])
+def test_a_wrong_gradient_near_a_kink_is_caught(layer, shape):
+    assert not check_gradient(python(layer, module="user_losses"), [shape, shape]).passed
 
 
 def test_kinks_are_skipped():
@@ -107,10 +126,10 @@ def test_kinks_are_skipped():
 
 
 def test_kinks_are_skipped_along_directions_too():
-    assert not check_gradient("type: 'ReLU'", [(60, 60)]).passed
     report = check_gradient("type: 'ReLU'", [(60, 60)], kink=0, kink_range=0.05)
     assert report.passed
     assert report.results[0].skipped > 0
+    assert report.results[0].beside == 0
 
 
 @pytest.mark.parametrize("layer", ["WrongSignLayer", "NoLossWeightLayer", "NoDivisionLayer", "OneWrongElementLayer"])

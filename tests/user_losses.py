@@ -27,6 +27,39 @@ class L1LossLayer(LossLayer):
         return self.shapes[0][0] if self.options.normalization == "BATCH_SIZE" else 1
 
 
+class HuberLossLayer(ArrayLossLayer):
+    """E = 1/N Σ r²/2 where |r| < 1, else |r| − 1/2."""
+
+    def loss(self, xp, pred, target):
+        r = xp.abs(pred - target)
+        return xp.where(r < 1, r * r / 2, r - 0.5).sum() / len(pred)
+
+    def gradients(self, xp, pred, target):
+        gradient = self.slope(xp, pred - target) / len(pred)
+        return gradient, -gradient
+
+    def slope(self, xp, r):
+        return xp.clip(r, -1, 1)
+
+
+class WrongBendLayer(HuberLossLayer):
+    """Its gradient is clipped too late on one side."""
+
+    def slope(self, xp, r):
+        return xp.clip(r, -1, 1.05)
+
+
+class WrongSideLayer(L1LossLayer):
+    """Its gradient has the wrong sign where the residual is small, on the two sides of the kink."""
+
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        residual = bottom[0].data - bottom[1].data
+        super().backward_cpu(loss_weight, propagate_down, bottom)
+        for blob, wanted in zip(bottom, propagate_down):
+            if wanted:
+                blob.diff[np.abs(residual) < 0.1] *= -1
+
+
 class NoFormulaLayer(LossLayer):
     """A loss whose author forgot the formula."""
 

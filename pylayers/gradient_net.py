@@ -1,0 +1,114 @@
+"""The net in which `pylayers check-gradient` moves a layer's values."""
+
+import tempfile
+
+import caffe
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+# Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
+_NOISE = 4 * 2.0**-24
+
+
+class Subject:
+    """A net with the layer under test, whose bottoms pass a Scale of ones where they want a gradient."""
+
+    def __init__(self, layer, values, wanted, seed, phase, propagate_down=()):
+        param = caffe_pb2.NetParameter()
+        for index, array in enumerate(values):
+            source = param.layer.add(
+                name=f"in{index}", type="Input", top=[f"in{index}" if index in wanted else f"b{index}"]
+            )
+            source.input_param.shape.add(dim=array.shape)
+            if index in wanted:
+                scale = param.layer.add(name=f"scale{index}", type="Scale", bottom=[f"in{index}"], top=[f"b{index}"])
+                scale.scale_param.axis = scale.scale_param.num_axes = 0
+                scale.scale_param.filler.value = 1
+        subject = param.layer.add()
+        subject.CopyFrom(layer)
+        self.tops = [f"t{index}" for index in range(max(1, len(layer.top)))]
+        subject.ClearField("include")
+        subject.ClearField("exclude")
+        subject.name = "subject"
+        subject.bottom[:] = [f"b{index}" for index in range(len(values))]
+        subject.top[:] = self.tops
+        subject.loss_weight[:] = [1] * len(self.tops)
+        subject.propagate_down[:] = propagate_down
+        for param_spec in subject.param:
+            param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
+        caffe.set_random_seed(seed)
+        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+            file.write(text_format.MessageToString(param))
+            file.flush()
+            self.net = caffe.Net(file.name, phase)
+        self.seed = seed
+        self.index = list(self.net._layer_names).index("subject")
+        for index, array in enumerate(values):
+            self.bottom(index).data[...] = array
+        self.upstream = [np.ones(self.net.blobs[top].data.shape) for top in self.tops]
+
+    def bottom(self, index):
+        """The blob of a bottom."""
+        return self.net.blobs[f"b{index}"]
+
+    def params(self):
+        """The layer's parameter blobs."""
+        return list(self.net.layers[self.index].blobs)
+
+    def draw_upstream(self, random, loss_weight):
+        """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
+        self.forward()
+        shapes = [self.net.blobs[top].data.shape for top in self.tops]
+        if np.prod(shapes[0]) == 1:
+            self.upstream = [np.full(shapes[0], loss_weight), *(np.zeros(shape) for shape in shapes[1:])]
+        else:
+            self.upstream = [random.normal(size=shape) for shape in shapes]
+
+    def forward(self):
+        """Runs the layer alone."""
+        caffe.set_random_seed(self.seed)  # a layer that draws random numbers draws the same ones each time
+        self.net._forward(self.index, self.index)
+
+    def objective(self):
+        """Σ v·top in float64, and the size of its rounding errors."""
+        self.forward()
+        terms = [v * self.net.blobs[top].data.astype(np.float64) for v, top in zip(self.upstream, self.tops)]
+        return sum(term.sum() for term in terms), _NOISE * sum(np.abs(term).sum() for term in terms)
+
+    def backward(self, prefill):
+        """Runs the layer forward and backward, its bottoms' diffs holding `prefill` before.
+
+        Returns:
+            The bottoms' diffs between forward and backward: HingeLoss, for one, keeps its margins there.
+        """
+        bottoms = {name: blob for name, blob in self.net.blobs.items() if name.startswith("b")}
+        for blob in bottoms.values():
+            blob.diff[...] = prefill
+        self.forward()
+        between = {name: blob.diff.copy() for name, blob in bottoms.items()}
+        for top, v in zip(self.tops, self.upstream):
+            self.net.blobs[top].diff[...] = v
+        self.net._backward(self.index, self.index)
+        return between
+
+    def gradient(self, blob):
+        """A copy of what backward writes to the diff of one of the blobs."""
+        blob.diff[...] = 0  # a parameter's gradient is added
+        self.backward(prefill=0)
+        return blob.diff.copy()
+
+    def moved(self, blob, place, moves, find):
+        """What `find` gives with some of a blob's values moved: a list, one for each of the `moves`.
+
+        The values are restored, whatever happens.
+        """
+        kept = blob.data[place].copy()
+        results = []
+        try:
+            for move in moves:
+                blob.data[place] = kept + move
+                results.append(find())
+        finally:
+            blob.data[place] = kept
+        return results
