@@ -13,11 +13,12 @@ from google.protobuf import text_format
 
 from pylayers import nets
 from pylayers.doctor_environment import Finding, ask
+from pylayers.doctor_solver import settings
 from pylayers.output import UserError, read_text
 
 _SOLVER_FIELDS = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
 # What is found while the nets are read and built; the other rules are in `pylayers.doctor_rules`.
-RULES = ("solver-net", "build")
+RULES = ("solver-net", "solver-settings", "build")
 _NET_FIELDS = set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name)
 
 
@@ -262,6 +263,9 @@ class _Solver:
         tests += [("test_net", index) for index in range(len(param.test_net))]
         if given[0] in ("net", "net_param"):
             tests += [(given[0], 0)] * (len(param.test_iter) - len(tests))
+        for severity, name, wrong, write in settings(param, len(tests)):
+            line = self.field.line_of(name)
+            self.findings.append(Finding(severity, wrong, write, self.path, line, rule="solver-settings"))
         for index, (name, place) in enumerate(tests):
             state = param.test_state[index] if index < len(param.test_state) else None
             found.append(self._net(name, place, "test", state))

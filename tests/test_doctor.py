@@ -707,7 +707,7 @@ layers { name: "loss" type: EUCLIDEAN_LOSS bottom: "data" bottom: "data" top: "l
 """
     (finding,) = examine(text)
     assert (finding.rule, finding.severity, finding.line) == ("old-format", "warning", 2)
-    (finding,) = examine(f"base_lr: 0.1 net_param {{\n{text}}}")
+    (finding,) = examine(f"{SETTINGS} net_param {{\n{text}}}")
     assert (finding.rule, finding.line) == ("old-format", 3)
     assert [finding.rule for finding in examine(text.replace("EUCLIDEAN_LOSS", "ACCURACY"))] == ["build", "old-format"]
 
@@ -751,13 +751,16 @@ def solver(tmp_path, monkeypatch, examine):
     """Findings for the text of a solver; its nets can be written before."""
     monkeypatch.chdir(tmp_path)
 
-    def examine_solver(text, **nets):
+    def examine_solver(text, settings=SETTINGS, **nets):
         (tmp_path / "nets").mkdir(exist_ok=True)
         for name, net in nets.items():
             (tmp_path / f"nets/{name}.prototxt").write_text(net)
-        return examine(text + "\nbase_lr: 0.1\n")
+        return examine(f"{text}\n{settings}\n")
 
     return examine_solver
+
+
+SETTINGS = 'base_lr: 0.1 lr_policy: "fixed" test_interval: 1'
 
 
 NO_WEIGHT = euclidean(more="")
@@ -825,6 +828,56 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
 
 
 @pytest.mark.parametrize(
+    ("settings", "severity", "found", "write"),
+    [
+        ("base_lr: 0.1", "error", "no lr_policy: caffe train ends in the first iteration", 'lr_policy: "fixed"'),
+        ('base_lr: 0.1 lr_policy: "stepp"', "error", 'lr_policy "stepp", which Caffe does not know', '"step" (of'),
+        ('base_lr: 0.1 lr_policy: "step"', "error", "needs a stepsize, found 0", "stepsize: "),
+        ('lr_policy: "fixed"', "warning", "base_lr is 0: nothing learns", "base_lr: "),
+        (
+            'base_lr: 0.1 lr_policy: "fixed" test_iter: 1',
+            "error",
+            "a test net needs a test_interval, found 0",
+            "test_interval: ",
+        ),
+        (
+            'base_lr: 0.1 lr_policy: "fixed" snapshot: 10 snapshot_prefix: "no/such"',
+            "error",
+            "no folder no that can be written to, so caffe train ends at the start",
+            "mkdir -p no, or",
+        ),
+        (
+            'base_lr: 0.1 lr_policy: "fixed" snapshot_prefix: "no/such"',
+            "error",
+            "ends at its end, and what was learnt is lost",
+            "mkdir -p no, or",
+        ),
+    ],
+)
+def test_a_solvers_settings(settings, severity, found, write, solver):
+    both = euclidean().replace("include { phase: TRAIN }", "")
+    (finding,) = solver('net: "nets/net.prototxt"\n', settings=settings, net=both)
+    assert (finding.rule, finding.severity) == ("solver-settings", severity)
+    # A field that is not there has no line of its own.
+    assert finding.line == (3 if re.search(r"stepp|folder|ends at its", found) else 1)
+    assert found in finding.found
+    assert write in finding.write
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'base_lr: 0.1 lr_policy: "step" stepsize: 5',
+        'base_lr: 0.1 lr_policy: "fixed" snapshot: 10 snapshot_prefix: "nets/snapshot"',
+        'base_lr: 0.1 lr_policy: "fixed" snapshot_prefix: "no/such" snapshot_after_train: false',
+        'base_lr: 0.1 lr_policy: "poly" snapshot_prefix: "nets"',
+    ],
+)
+def test_settings_that_are_right(settings, solver):
+    assert solver('net: "nets/net.prototxt"', settings=settings, net=euclidean()) == []
+
+
+@pytest.mark.parametrize(
     ("text", "found", "write"),
     [
         ('\nnet: "good.prototxt"', "here, in ", 'net: "nets/good.prototxt", or run caffe from '),
@@ -835,7 +888,7 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
 )
 def test_a_solver_without_its_net(text, found, write, solver, tmp_path, monkeypatch):
     solver('net: "nets/good.prototxt"', good=euclidean())
-    (tmp_path / "nets/solver.prototxt").write_text(text + "\nbase_lr: 0.1\n")
+    (tmp_path / "nets/solver.prototxt").write_text(f"{text}\n{SETTINGS}\n")
     _, findings, _ = doctor.examine("nets/solver.prototxt")
     (finding,) = findings
     assert (finding.rule, finding.file) == ("solver-net", "nets/solver.prototxt")
@@ -993,7 +1046,7 @@ def test_gpu_mode_with_a_caffe_for_the_cpu(mode, arguments, place, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     text = DATA + PRED + 'layer { name: "loss" type: "EuclideanLoss" bottom: "pred" bottom: "target" }'
     (tmp_path / "net.prototxt").write_text(text)
-    (tmp_path / "solver.prototxt").write_text(f'net: "net.prototxt"\n{mode}\nbase_lr: 0.1\n')
+    (tmp_path / "solver.prototxt").write_text(f'net: "net.prototxt"\n{mode}\n{SETTINGS}\n')
     assert cli.main(["doctor", "solver.prototxt", *arguments]) == (0 if place is None else 1)
     out = capsys.readouterr().out
     expected = f"\n{place}error: GPU mode, but this Caffe is built for the CPU alone"
@@ -1068,7 +1121,8 @@ def test_every_rule_is_tested():
     rules = {*doctor_environment.RULES, *doctor_net.RULES, *doctor_rules.RULES, *doctor_rules.RULES_OF_SHAPES}
     tables = {broken.rule for broken in BROKEN}, {rule for rule, *_ in ENVIRONMENTS}, {rule for rule, *_ in CUPYS}
     # Each of these has a test of its own above.
-    alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format", "solver-net"}
+    alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format"}
+    alone |= {"solver-net", "solver-settings"}
     assert set.union(*tables, alone) == rules
     assert {rule for rule, _ in GOOD} == set(doctor_rules.RULES) - alone | set(doctor_rules.RULES_OF_SHAPES)
 

@@ -1,0 +1,44 @@
+"""`pylayers doctor`: a solver's own settings, by the checks that end `caffe train` (solver.cpp, sgd_solver.cpp)."""
+
+import difflib
+import os
+
+POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+
+
+def settings(param, tests):
+    """What is wrong with a solver's settings.
+
+    Args:
+        param: the SolverParameter.
+        tests: the number of its test nets.
+
+    Yields:
+        The severity, the name of the field, what was found and what to write.
+    """
+    policy = param.lr_policy
+    if policy not in POLICIES:
+        near = difflib.get_close_matches(policy, POLICIES, 1) or ["fixed"]
+        found = f'lr_policy "{policy}", which Caffe does not know,' if policy else "no lr_policy: caffe train"
+        names = ", ".join(POLICIES)
+        yield "error", "lr_policy", f"{found} ends in the first iteration", f'lr_policy: "{near[0]}" (of {names})'
+    elif policy in ("step", "sigmoid") and param.stepsize <= 0:
+        yield "error", "stepsize", f'lr_policy "{policy}" needs a stepsize, found {param.stepsize}', "stepsize: 10000"
+    if not param.base_lr:
+        yield "warning", "base_lr", "base_lr is 0: nothing learns", "base_lr: 0.01"
+    if tests and param.test_interval <= 0:
+        yield (
+            "error",
+            "test_interval",
+            f"a test net needs a test_interval, found {param.test_interval}",
+            ("test_interval: 500"),
+        )
+    folder = os.path.dirname(param.snapshot_prefix)
+    if (param.snapshot or param.snapshot_after_train) and folder and not os.access(folder, os.W_OK):
+        when = "at the start" if param.snapshot else "at its end, and what was learnt is lost"
+        yield (
+            "error",
+            "snapshot_prefix",
+            f"there is no folder {folder} that can be written to, so caffe train ends {when}",
+            f"mkdir -p {folder}, or another snapshot_prefix",
+        )
