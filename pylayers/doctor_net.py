@@ -123,11 +123,11 @@ class Net:
                 made.update(dict.fromkeys(param.top, layer))
         under_loss, wanted = set(), set()  # layers that a loss depends on; those whose gradient another layer gives
         for layer in reversed(layers):
-            is_loss = _is_loss(layer.param)
+            is_end = is_loss(layer.param)
             layer.is_under_loss = layer in under_loss
-            if is_loss or layer.is_under_loss:
+            if is_end or layer.is_under_loss:
                 under_loss.update(layer.sources)
-                layer.runs_backward = layer.is_reached and (is_loss or layer in wanted)
+                layer.runs_backward = layer.is_reached and (is_end or layer in wanted)
                 if layer.runs_backward:
                     wanted.update(source for source, asked in zip(layer.sources, layer.asked) if asked)
         if self.param.force_backward:
@@ -153,7 +153,7 @@ class Net:
     @property
     def has_loss(self):
         """Whether a layer has a loss weight other than 0."""
-        return any(_is_loss(layer.param) for layer in self.layers)
+        return any(is_loss(layer.param) for layer in self.layers)
 
     def takers(self, layer):
         """The layers that take a top of `layer` as a bottom."""
@@ -173,7 +173,7 @@ class Net:
         return self.error(layer, path, found, write, detail)._replace(severity="warning")
 
 
-def _is_loss(param):
+def is_loss(param):
     """Whether a layer has a loss weight other than 0; a loss of Caffe's own needs no top, which Caffe then adds."""
     return bool(nets.loss_weights(param)) or (not param.top and param.type.endswith("Loss") and not param.loss_weight)
 

@@ -10,7 +10,7 @@ from caffe.proto import caffe_pb2
 
 from pylayers import nets
 from pylayers.doctor_environment import Finding, ask
-from pylayers.doctor_net import build, learns
+from pylayers.doctor_net import build, is_loss, learns
 from pylayers.doctor_probe import CALLED, CALLED_BY_ARRAY_LOSS_LAYER
 from pylayers.gradient_check import LABEL_LOSSES
 
@@ -251,6 +251,17 @@ def no_loss(net):
         write = "loss_weight: 1 in the layer whose top is to become small, or a layer such as EuclideanLoss"
         finding = Finding("error", found, write, net.path, net.field.line)
     yield finding._replace(severity=severity)
+
+
+@_rule
+def nothing_learns(net):
+    """A net that is trained, with a loss and without a parameter below it that learns."""
+    losses = [layer for layer in net.layers if is_loss(layer.param)]
+    # Another Python layer may have parameters; it does not say.
+    others = [layer for layer in net.python_layers() if layer not in losses]
+    if net.is_trained and losses and not others and not any(layer.is_reached for layer in losses):
+        found = "below no loss is there a parameter whose lr_mult is not 0: nothing is learnt"
+        yield net.warning(losses[0], (), found, "lr_mult: 1 in a param of a layer below")
 
 
 def _may_be_loss(layer):

@@ -813,6 +813,14 @@ def test_a_solvers_net_without_a_loss(net, rule, severity, line, solver):
     assert (finding.rule, finding.severity, finding.line) == (rule, severity, line)
 
 
+def test_a_net_in_which_nothing_learns(solver):
+    frozen = euclidean().replace('"Convolution"', '"Convolution" param { lr_mult: 0 } param { lr_mult: 0 }')
+    (finding,) = solver('net: "nets/net.prototxt"', net=frozen)
+    assert (finding.rule, finding.severity, finding.layer) == ("nothing-learns", "warning", "loss")
+    thawed = frozen.replace("lr_mult: 0 }", "lr_mult: 1 }", 1)
+    assert solver('net: "nets/net.prototxt"', net=thawed) == []
+
+
 def test_a_test_net_needs_no_loss(solver):
     test = COST.replace("TRAIN", "TEST")
     assert solver('train_net: "nets/a.prototxt" test_net: "nets/b.prototxt" test_iter: 1', a=euclidean(), b=test) == []
@@ -1122,7 +1130,7 @@ def test_every_rule_is_tested():
     tables = {broken.rule for broken in BROKEN}, {rule for rule, *_ in ENVIRONMENTS}, {rule for rule, *_ in CUPYS}
     # Each of these has a test of its own above.
     alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format"}
-    alone |= {"solver-net", "solver-settings"}
+    alone |= {"solver-net", "solver-settings", "nothing-learns"}
     assert set.union(*tables, alone) == rules
     assert {rule for rule, _ in GOOD} == set(doctor_rules.RULES) - alone | set(doctor_rules.RULES_OF_SHAPES)
 
