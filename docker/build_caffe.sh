@@ -339,7 +339,7 @@ assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual envi
   cp "$2/tools/caffe" "$3/libexec/caffe"
   # The same command as a library, for a bundle: there Python runs it.
   find "$2/tools/CMakeFiles/caffe.bin.dir" -name '*.o' -print0 |
-    xargs -0 c++ -shared -o "$3/libexec/caffe.so" "$2/lib/libcaffe.so" -Wl,-rpath,"\$ORIGIN/../lib"
+    xargs -0 c++ -shared -o "$3/libexec/caffe.so" -Wl,--no-as-needed "$2/lib/libcaffe.so" -Wl,-rpath,"\$ORIGIN/../lib"
   [[ -z $boost_python ]] || cp "$boost_python" "$3/lib/"
   cp "$here/caffe_wrapper.sh" "$3/bin/caffe"
   cp -r "$1"/python/caffe/{*.py,imagenet} "$module/"
@@ -416,4 +416,7 @@ main() {
 }
 
 # The tests read the functions without a run.
-[[ ${BASH_SOURCE[0]} != "$0" ]] || main "$@"
+[[ ${BASH_SOURCE[0]} != "$0" ]] || {
+  main "$@"
+  exit # bash would read on where this file has changed meanwhile
+}

@@ -116,7 +116,7 @@ System: any Linux with glibc $(needed_glibc "$1") or newer, and GCC's libstdc++
 
 The folder caffe goes into site-packages, or into a folder on PYTHONPATH:
 
-    python$python_version -m tarfile -e $(basename "$bundle") FOLDER
+    tar -xf $(basename "$bundle") -C FOLDER
     export PYTHONPATH=FOLDER PATH=FOLDER/caffe/bin:\$PATH
     python$python_version -c 'import caffe' && caffe --version
 $cuda_needs

@@ -34,6 +34,7 @@ export PYLAYERS_TEST_GPU=1 PYTHONDONTWRITEBYTECODE=1 GLOG_minloglevel=2
 } >"$out/machine.txt"
 "$python" -c 'import caffe, pylayers' || die "the bundle's Caffe does not import in $python"
 caffe --version
+"$python" -c 'import cupy; cupy.cuda.runtime.getDeviceCount()' || die "CuPy finds no GPU in $python"
 
 failed=()
 run() { # NAME SECONDS COMMAND: the output into NAME.log
