@@ -55,6 +55,7 @@ def test_an_environment_with_another_python(tmp_path):
     assert_fails(done, message)
 
 
+@pytest.mark.skipif(shutil.which("xz") is None, reason="xz is not on PATH")
 def test_a_bundle_that_is_too_large_leaves_nothing(tmp_path):
     """And the one that is there stays."""
     (tmp_path / "caffe.tar.xz").write_text("an older bundle")

@@ -14,14 +14,15 @@ die() {
 bundle=$(realpath "$1")
 mkdir -p "$2" 2>/dev/null && [[ -w $2 ]] || die "cannot write to the folder '$2'"
 out=$(realpath "$2")
-python=${PYTHON:-python3}
+python=$(command -v "${PYTHON:-python3}") || die "no Python '${PYTHON:-python3}'"
+python=$(realpath --no-symlinks "$python")
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$python" -W ignore -m tarfile -e "$bundle" "$work" || die "$bundle does not unpack"
 # The command caffe takes the first python3 on PATH. A link would lose the virtual environment.
-printf '#!/bin/sh\nexec "%s" "$@"\n' "$(command -v "$python")" >"$work/python3"
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$python" >"$work/python3"
 chmod +x "$work/python3"
 export PATH=$work:$work/caffe/bin:$PATH:/usr/local/cuda/bin PYTHONPATH=$work:$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PYLAYERS_TEST_GPU=1 PYTHONDONTWRITEBYTECODE=1 GLOG_minloglevel=2
