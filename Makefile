@@ -18,7 +18,7 @@ endif
 
 setup: $(READY)
 
-$(VENV)/.caffe: docker/build_caffe.sh docker/cuda.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
+$(VENV)/.caffe: docker/build_caffe.sh docker/cuda.sh docker/boost_python.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
 	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--python '$(PYTHON)') $(CAFFE)
 	@touch $@
 

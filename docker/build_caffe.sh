@@ -25,6 +25,10 @@ with_opencv=OFF
 cpp_tests=
 # shellcheck source=docker/cuda.sh
 . "$here/cuda.sh"
+# shellcheck source=docker/boost_python.sh
+. "$here/boost_python.sh"
+# shellcheck source=docker/bundle.sh
+. "$here/bundle.sh"
 
 usage() {
   cat <<EOF
@@ -34,13 +38,15 @@ Builds BVLC Caffe 99bd997 into a virtual environment, or links the Caffe that --
 already has into it. A finished build is kept in ~/.cache/pylayers and used again.
 
   --venv DIR            virtual environment, made if need be (default: .venv)
-  --python EXE          a Python that imports Caffe already: use that one, build nothing
+  --python EXE          a Python that imports Caffe already: use that one, build nothing;
+                        with --bundle, the Python to build for
   --source FILE         Caffe's source tarball (default: fetched as Debian's source package)
   --with-opencv         build the layers and tools that read images through OpenCV
   --cuda                build for CUDA (default: CPU only)
   --cuda-arch LIST      compute capabilities, PTX for the last (default: "$cuda_arch")
   --cuda-host-compiler EXE   the C++ compiler that nvcc calls (default: one that it takes)
   --cpp-tests           also build Caffe's C++ tests of losses, layers, net and solver, and run them
+  --bundle FILE.tar.xz  pack the build, for a machine with another distribution too
   --jobs N              compile jobs (default: the number of cores, $jobs)
   --no-apt              install no packages, name the missing ones
   -h, --help            this text
@@ -58,7 +64,7 @@ die() {
 parse_arguments() {
   while (($#)); do
     case $1 in
-      --venv | --python | --source | --cuda-arch | --cuda-host-compiler | --jobs)
+      --venv | --python | --source | --cuda-arch | --cuda-host-compiler | --bundle | --jobs)
         (($# > 1)) && [[ -n $2 ]] || die "$1 needs a value (see --help)"
         ;;&
       --venv) venv=$2 && shift 2 ;;
@@ -66,6 +72,7 @@ parse_arguments() {
       --source) tarball=$2 && shift 2 ;;
       --cuda-arch) cuda_arch=$2 && shift 2 ;;
       --cuda-host-compiler) cuda_host_compiler=$2 && shift 2 ;;
+      --bundle) bundle=$2 && shift 2 ;;
       --jobs) jobs=$2 && shift 2 ;;
       --with-opencv) with_opencv=ON && shift ;;
       --cuda) cuda=1 && shift ;;
@@ -80,6 +87,7 @@ parse_arguments() {
     die "--cuda-arch takes compute capabilities such as \"80 90\", not '$cuda_arch'"
   [[ -z $cpp_tests || -z $cuda ]] || die "--cpp-tests is for the CPU build; leave --cuda out"
   check_venv
+  check_bundle
   if [[ -n $tarball ]]; then
     [[ -f $tarball ]] || die "--source: no file '$tarball'"
     check_source
@@ -147,6 +155,7 @@ packages() {
   [[ $with_opencv == OFF ]] || echo libopencv-dev
   # A toolkit of NVIDIA's own on PATH is as good as Debian's.
   [[ -z $cuda ]] || command -v nvcc >/dev/null || echo nvidia-cuda-toolkit
+  [[ -z $bundle ]] || printf '%s\n' patchelf xz-utils
 }
 
 missing_packages() {
@@ -218,32 +227,34 @@ archive_uris() {
   } | sort -u
 }
 
-fetch_from() { # URI FOLDER: Debian's source package, with apt's state in FOLDER alone
-  local state=$2/apt keyring signed=
+fetch_from() { # URI SUITE PACKAGE FOLDER: Debian's source package, with apt's state in FOLDER alone
+  local state=$4/apt keyring signed=
   for keyring in /usr/share/keyrings/debian-archive-keyring.{gpg,pgp}; do
     [[ ! -f $keyring ]] || signed="[signed-by=$keyring]"
   done
   mkdir -p "$state"/{lists,archives}/partial
-  echo "deb-src $signed $1 $CAFFE_SUITE main" >"$state/sources.list"
+  echo "deb-src $signed $1 $2 main" >"$state/sources.list"
   local options=(-q -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$state/lists" -o "Dir::Cache=$state" -o APT::Sandbox::User=)
-  (cd "$2" && apt-get "${options[@]}" update &&
-    apt-get "${options[@]}" source --download-only "caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION")
+  (cd "$4" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only "$3")
+}
+
+fetch_package() { # SUITE PACKAGE FOLDER: its files, from the first archive that has it
+  local uri
+  for uri in $(archive_uris /etc/apt); do
+    step "fetching the source package ${2%%=*} from this machine's Debian archive"
+    fetch_from "$uri" "$@" >"$3/fetch.log" 2>&1 && return
+    tail -n 3 "$3/fetch.log" >&2
+  done
+  return 1
 }
 
 fetch_source() { # FOLDER: leaves the path of the tarball in $tarball
   [[ -z $tarball ]] || return 0
   command -v apt-get >/dev/null || die "no apt-get to fetch Caffe's source with; give the tarball with --source"
-  local uri
-  for uri in $(archive_uris /etc/apt); do
-    step "fetching Caffe's source package from this machine's Debian archive"
-    if fetch_from "$uri" "$1" >"$1/fetch.log" 2>&1; then
-      tarball=$1/caffe_$CAFFE_VERSION.orig.tar.gz
-      return
-    fi
-    tail -n 3 "$1/fetch.log" >&2
-  done
-  die "no archive in apt's sources has caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION in $CAFFE_SUITE; give the tarball with --source"
+  fetch_package "$CAFFE_SUITE" "caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION" "$1" ||
+    die "no archive in apt's sources has caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION in $CAFFE_SUITE; give the tarball with --source"
+  tarball=$1/caffe_$CAFFE_VERSION.orig.tar.gz
 }
 
 check_source() {
@@ -273,8 +284,8 @@ build_inputs() {
   echo "$CAFFE_SHA256 opencv=$with_opencv cuda=$cuda $cuda_arch $cuda_host_compiler tests=$cpp_tests $(uname -m)"
   [[ -z $cuda ]] || nvcc --version
   "$(compiling_python)" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
-  cat "$here"/{build_caffe.sh,cuda.sh,caffe_wrapper.sh,requirements.txt} "$here"/patches/*.patch
-  command -v dpkg-query >/dev/null && packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
+  cat "$here"/{build_caffe.sh,cuda.sh,boost_python.sh,caffe_wrapper.sh,requirements.txt} "$here"/patches/*.patch
+  command -v dpkg-query >/dev/null && bundle='' packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
 }
 
 compile() { # SOURCE BUILD
@@ -287,7 +298,8 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
   [[ -f ${python_paths[0]}/Python.h ]] || die "no Python.h in ${python_paths[0]}; install the headers of $python"
   [[ ${python_paths[1]} == *.so* && -f ${python_paths[1]} ]] ||
     die "$python has no shared libpython (${python_paths[1]}); Caffe's binary embeds it. Use /usr/bin/python3"
-  options=$(cuda_options "$2-links")
+  find_boost_python "$2-boost"
+  options=$(boost_python_options && cuda_options "$2-links")
   mapfile -t options <<<"$options"
   local targets=(caffe.bin pycaffe)
   [[ -z $cpp_tests ]] || targets+=(test.testbin)
@@ -304,7 +316,7 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
     -DPYTHON_INCLUDE_DIR="${python_paths[0]}" -DPYTHON_LIBRARY="${python_paths[1]}" >"$2.log" 2>&1 ||
     { tail -n 25 "$2.log" >&2 && die "CMake could not configure Caffe"; }
   grep -q 'Python interface is disabled' "$2.log" &&
-    die "Debian's Boost.Python is not for $("$venv/bin/python" -V), which is in $venv; use one made from /usr/bin/python3"
+    die "there is no Boost.Python here for $("$venv/bin/python" -V), which is in $venv; use one made from /usr/bin/python3"
   step "compiling Caffe on $jobs cores"
   # An outer make must not lend its flags to this one.
   env -u MAKEFLAGS -u MAKELEVEL cmake --build "$2" --parallel "$jobs" --target "${targets[@]}" ||
@@ -325,6 +337,10 @@ assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual envi
   mkdir -p "$3"/{bin,libexec,lib} "$module/proto"
   cp -a "$2"/lib/libcaffe.so* "$3/lib/"
   cp "$2/tools/caffe" "$3/libexec/caffe"
+  # The same command as a library, for a bundle: there Python runs it.
+  find "$2/tools/CMakeFiles/caffe.bin.dir" -name '*.o' -print0 |
+    xargs -0 c++ -shared -o "$3/libexec/caffe.so" -Wl,--no-as-needed "$2/lib/libcaffe.so" -Wl,-rpath,"\$ORIGIN/../lib"
+  [[ -z $boost_python ]] || cp "$boost_python" "$3/lib/"
   cp "$here/caffe_wrapper.sh" "$3/bin/caffe"
   cp -r "$1"/python/caffe/{*.py,imagenet} "$module/"
   # Caffe's Python tests, and the nets that they read where a source tree has them.
@@ -334,7 +350,7 @@ assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual envi
   cp "$2/lib/_caffe.so" "$module/"
   cp "$2/include/caffe/proto/caffe_pb2.py" "$module/proto/"
   touch "$module/proto/__init__.py"
-  strip --strip-unneeded "$3"/lib/libcaffe.so.* "$3/libexec/caffe" "$module/_caffe.so"
+  strip --strip-unneeded "$3"/lib/lib*.so.* "$3"/libexec/* "$module/_caffe.so"
 }
 
 build_into() { # TREE
@@ -354,18 +370,7 @@ build_into() { # TREE
   mv -T "$work/tree" "$1" 2>/dev/null || [[ -d $1 ]] || die "could not write $1"
 }
 
-main() {
-  parse_arguments "$@"
-  if [[ -n $python_given ]]; then
-    command -v "$python" >/dev/null || die "--python: '$python' is not a Python"
-    python=$(command -v "$python")
-    has_caffe "$python" ||
-      die "--python: $python has no Caffe with Python layers ($(why_no_caffe)); leave --python out to have one built"
-    link_existing_caffe
-    return
-  fi
-  install_packages
-  check_cuda
+build() {
   local key stamp=$venv/.caffe-build
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/pylayers
   key=$(build_inputs | sha256sum | cut -c 1-16)
@@ -391,5 +396,27 @@ main() {
   step "Caffe is ready in $venv"
 }
 
+main() {
+  parse_arguments "$@"
+  if [[ -n $python_given ]]; then
+    command -v "$python" >/dev/null || die "--python: '$python' is not a Python"
+    python=$(command -v "$python")
+  fi
+  if [[ -n $python_given && -z $bundle ]]; then
+    has_caffe "$python" ||
+      die "--python: $python has no Caffe with Python layers ($(why_no_caffe)); leave --python out to have one built"
+    link_existing_caffe
+    return
+  fi
+  [[ -z $python_given ]] || check_python_of_venv
+  install_packages
+  check_cuda
+  build
+  [[ -z $bundle ]] || pack_bundle
+}
+
 # The tests read the functions without a run.
-[[ ${BASH_SOURCE[0]} != "$0" ]] || main "$@"
+[[ ${BASH_SOURCE[0]} != "$0" ]] || {
+  main "$@"
+  exit # bash would read on where this file has changed meanwhile
+}

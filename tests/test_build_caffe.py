@@ -34,6 +34,10 @@ def assert_fails(done, message):
         (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as \"80 90\", not 'sm_90'"),
         (["--source", "no-such-file"], "--source: no file 'no-such-file'"),
         (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+        (["--bundle"], "--bundle needs a value (see --help)"),
+        (["--bundle", "caffe.zip"], "--bundle takes a file name that ends in .tar.xz, not 'caffe.zip'"),
+        (["--bundle", "no/such/caffe.tar.xz"], "--bundle: no folder 'no/such'"),
+        (["--bundle", "caffe.tar.xz", "--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
     ],
 )
 def test_rejects_options(options, message, tmp_path):
