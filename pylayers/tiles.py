@@ -7,7 +7,6 @@ loss has the same bits from run to run, whatever that number is.
 import functools
 import math
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -57,7 +56,7 @@ def map_tiles(work, pieces):
     NumPy lets go of Python's lock while it computes; that is what the threads gain from.
 
     Args:
-        work: a function of one piece. It may keep nothing from `scratch`.
+        work: a function of one piece.
         pieces: a list.
 
     Returns:
@@ -89,18 +88,6 @@ def thread_count():
     """The number of threads: OMP_NUM_THREADS where it is a positive number, or else the cores that may be used."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
-
-
-def scratch(shape):
-    """This thread's own float32 array for temporary values, as large as asked for at most so far.
-
-    Returns:
-        An array of `shape`, its values undefined; the next call hands out the same memory again.
-    """
-    count = math.prod(shape)
-    if getattr(_local, "memory", np.empty(0)).size < count:
-        _local.memory = aligned(count)
-    return _local.memory[:count].reshape(shape)
 
 
 def aligned(count):
@@ -167,9 +154,6 @@ def _dot_rows(a, b):
     if hasattr(np, "vecdot"):  # NumPy 2
         return np.vecdot(a, b)
     return np.einsum("ij,ij->i", a, b)
-
-
-_local = threading.local()
 
 
 @functools.cache

@@ -87,12 +87,15 @@ def test_rejects_a_normalization_of_another_loss():
         run(python_layer(EUCLIDEAN, bottoms, '{"normalization": "VALID"}'), bottoms)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_same_bits_whether_the_residual_is_kept_or_not(weighted, monkeypatch):
-    random = np.random.default_rng(0)
-    bottoms = {name: random.normal(size=(4, 5)).astype(np.float32) for name in ("pred", "target")}
-    if weighted:
-        bottoms["weight"] = random.normal(size=4).astype(np.float32)
-    kept = run(python_layer(EUCLIDEAN, list(bottoms), loss_weight=0.3), bottoms)
-    monkeypatch.setattr("pylayers.euclidean_loss.KEPT", 19)
-    assert_same_results(run(python_layer(EUCLIDEAN, list(bottoms), loss_weight=0.3), bottoms), kept)
+@pytest.mark.parametrize("weight_shape", [None, (3, 4, 5, 6), (3,)])
+@pytest.mark.parametrize("size", [1, 50, 200])
+def test_any_pieces_match_oracle(size, weight_shape, monkeypatch):
+    monkeypatch.setattr("pylayers.euclidean_loss.TILE", size)
+    bottoms = blobs((3, 4, 5, 6))
+    if weight_shape:
+        bottoms["weight"] = np.random.default_rng(1).normal(size=weight_shape).astype(np.float32)
+    found = run(python_layer(EUCLIDEAN, bottoms), bottoms)
+    loss, *gradients = oracle.euclidean(*bottoms.values())
+    assert_close_loss(found.loss, loss)
+    for name, gradient in zip(("pred", "target"), gradients):
+        assert_close_gradient(found.diffs[name], gradient)

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from pylayers.tiles import aligned, map_tiles, scratch, sum_classes, sum_of_products, thread_count, tiles
+from pylayers.tiles import aligned, map_tiles, sum_classes, sum_of_products, thread_count, tiles
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
@@ -90,17 +90,6 @@ def test_a_child_process_has_threads_of_its_own(monkeypatch):
         os.kill(child, 9)
         pytest.fail("the child waits for threads that it does not have")
     assert status == 0
-
-
-def test_scratch_is_the_threads_own():
-    here = scratch((2, 3))
-    assert here.shape == (2, 3)
-    assert scratch((6,)).ctypes.data == here.ctypes.data
-    there = []
-    thread = threading.Thread(target=lambda: there.append(scratch((6,)).ctypes.data))
-    thread.start()
-    thread.join()
-    assert there != [here.ctypes.data]
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 100000])
