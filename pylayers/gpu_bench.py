@@ -16,7 +16,7 @@ import time
 import caffe
 import numpy as np
 
-from pylayers import bench, blobs, output
+from pylayers import bench, blobs, nets, output
 from pylayers.output import UserError
 from pylayers.twins import PAIRS, Case
 
@@ -58,6 +58,7 @@ def run(options):
     """
     if not blobs.CUDA_BUILD:
         raise UserError("this Caffe is built for the CPU alone; --device gpu needs one that is built with CUDA")
+    nets.rehearse(functools.partial(caffe.set_device, 0), "--device gpu")
     caffe.set_device(0)
     caffe.set_mode_gpu()
     if blobs.cupy_module() is None:

@@ -150,7 +150,8 @@ def rehearse(work, name):
         _, status = os.waitpid(child, 0)
         errors.seek(0)
         if status:
-            raise UserError(_reason(errors.read().decode(errors="replace"), name, status))
+            code = os.waitstatus_to_exitcode(status)
+            raise UserError(_reason(errors.read().decode(errors="replace"), name, code))
 
 
 def rehearsed(work, name):

@@ -1,6 +1,7 @@
 """`pylayers bench --device gpu` without a GPU: that it runs, and what it writes. The times are of the host."""
 
 import json
+import os
 
 import caffe
 import host_kernels
@@ -65,3 +66,9 @@ def test_without_a_cuda_build_it_says_so(capsys):
         pytest.skip("this Caffe is built for CUDA")
     assert cli.main(["bench", "--device", "gpu"]) == 2
     assert "this Caffe is built for the CPU alone" in capsys.readouterr().err
+
+
+def test_a_machine_without_a_gpu_is_one_line(small, monkeypatch, capsys):
+    monkeypatch.setattr(caffe, "set_device", lambda number: os._exit(6))  # as Caffe does where there is no driver
+    assert cli.main(["bench", "--device", "gpu"]) == 2
+    assert capsys.readouterr().err == "pylayers bench: --device gpu: Caffe ended the process with status 6\n"
