@@ -16,6 +16,8 @@ from pylayers.tiles import SHORT, TILE, aligned, map_tiles, sum_classes, tiles
 # Scores that a thread of a kernel keeps in registers: as few as it has, or that many at a time where it has more.
 CHUNKS = (4, 8, 16, 24, 32)
 _CHUNK_OF_MANY = 8
+# What there is for each position beside its scores, the index of the label's own and so on, in elements.
+_OF_POSITION = 8
 # exp(x) serves as it is where the label's own is not below 1/_TAME and no sum of them above: where |x| is at most 30,
 # say. Far enough inside float32 for the loss weight over such a sum.
 _TAME = 1e13
@@ -134,7 +136,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
             return self._weighted_sum(loss, labels, tile)
 
         total = sum(map_tiles(piece, self._pieces))
-        self.kept = _Kept([blob.data.tobytes() for blob in bottom[1:]], labels, totals)
+        self.kept = _Kept([blob.data.tobytes() for blob in bottom[1:]], labels._replace(index=None), totals)
         return total / labels.normalizer if labels.normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
@@ -217,7 +219,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def _cut(self):
         """Pieces of what `_split` gives, with all classes of each position in one piece; and where each is kept."""
-        size = max(1, TILE // self._classes, min(self._inner, SHORT))
+        size = max(1, TILE // (self._classes + _OF_POSITION), min(self._inner, SHORT))
         start = 0
         for outer, inner in tiles(self._outer, self._inner, size):
             stop = start + (outer.stop - outer.start) * self._classes * (inner.stop - inner.start)
@@ -289,7 +291,7 @@ class _WrongLabel(ctypes.Structure):
 class _Labels(NamedTuple):
     """The labels, shaped as `_split` gives the scores but with one class."""
 
-    index: np.ndarray  # int32; 0 where ignored
+    index: np.ndarray  # int32; 0 where ignored. Forward alone needs it
     ignored: Optional[np.ndarray]  # bool
     weight: Optional[np.ndarray]  # w_y · w_i, float64; None for all 1
     normalizer: float  # Z

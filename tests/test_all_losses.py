@@ -1,5 +1,6 @@
 """What holds for every loss of the kit, and for a user's own: a new loss joins by a line in LOSSES."""
 
+import tracemalloc
 from typing import NamedTuple
 
 import caffe
@@ -354,3 +355,20 @@ def test_same_bits_with_any_number_of_threads(name, shape, monkeypatch):
         assert other.loss == results[0].loss
         for blob, diff in results[0].diffs.items():
             np.testing.assert_array_equal(other.diffs[blob], diff)
+
+
+@pytest.mark.parametrize("name", [EUCLIDEAN, CHANNEL_SUM, SOFTMAX])
+def test_takes_no_more_memory_than_one_blob(name):
+    """As much as Caffe's own EuclideanLoss and SoftmaxWithLoss keep; and a tenth of it for the time of a call."""
+    first = np.ones((20, 500, 10, 10), np.float32)
+    bottoms = {"scores": first, "label": first[:, 0]} if name == SOFTMAX else {"pred": first, "target": first}
+    net = load(net_text(python_layer(name, bottoms), bottoms))
+    fill(net, bottoms)
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            net.forward()
+            net.backward()
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * first.nbytes
+    finally:
+        tracemalloc.stop()
