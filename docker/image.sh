@@ -37,7 +37,7 @@ base=
 base_given=
 
 parse_arguments() {
-  if [[ ${1:-} == -h || ${1:-} == --help ]]; then usage && exit; fi
+  if [[ " $* " == *" -h "* || " $* " == *" --help "* ]]; then usage && exit; fi
   [[ "${1:-} ${2:-}" =~ ^(build (cpu|gpu|caffe-test)|test (cpu|gpu))$ ]] ||
     die "expected build cpu, build gpu, build caffe-test, test cpu or test gpu, not '$*' (see --help)"
   action=$1 target=$2
@@ -60,7 +60,6 @@ parse_arguments() {
         options+=(--build-arg "$2") && shift 2
         ;;
       --gpu) run_options+=(--gpus all) && shift ;;
-      -h | --help) usage && exit ;;
       *) die "unknown option '$1' (see --help)" ;;
     esac
   done

@@ -23,8 +23,16 @@ def test_smallest_prototxt():
     assert net.forward()["loss"] == 2**2 / 2 * 10
 
 
+def test_the_first_lines_of_python_print_what_they_say(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.prototxt").write_text(*blocks("prototxt"))
+    text = blocks("python")[0]
+    exec(text, {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*  # (.*)", text)
+
+
 def test_the_loss_that_it_shows_is_the_files():
-    assert blocks("python") == [(ROOT / "prototxt/own_loss/focal_loss.py").read_text()]
+    assert blocks("python")[1:] == [(ROOT / "prototxt/own_loss/focal_loss.py").read_text()]
 
 
 def test_loss_with_memory_of_your_own(tmp_path, monkeypatch):
