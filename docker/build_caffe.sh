@@ -301,7 +301,7 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
   find_boost_python "$2-boost"
   options=$(boost_python_options && cuda_options "$2-links")
   mapfile -t options <<<"$options"
-  local targets=(caffe.bin pycaffe)
+  local targets=(caffe.bin pycaffe upgrade_net_proto_text)
   [[ -z $cpp_tests ]] || targets+=(test.testbin)
   # Caffe's libraries are found from each of their places in the virtual environment.
   local linking
@@ -337,6 +337,7 @@ assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual envi
   mkdir -p "$3"/{bin,libexec,lib} "$module/proto"
   cp -a "$2"/lib/libcaffe.so* "$3/lib/"
   cp "$2/tools/caffe" "$3/libexec/caffe"
+  cp "$2/tools/upgrade_net_proto_text" "$3/bin/"
   # The same command as a library, for a bundle: there Python runs it.
   find "$2/tools/CMakeFiles/caffe.bin.dir" -name '*.o' -print0 |
     xargs -0 c++ -shared -o "$3/libexec/caffe.so" -Wl,--no-as-needed "$2/lib/libcaffe.so" -Wl,-rpath,"\$ORIGIN/../lib"
@@ -350,7 +351,7 @@ assemble() { # SOURCE BUILD TREE: the files as they will lie in the virtual envi
   cp "$2/lib/_caffe.so" "$module/"
   cp "$2/include/caffe/proto/caffe_pb2.py" "$module/proto/"
   touch "$module/proto/__init__.py"
-  strip --strip-unneeded "$3"/lib/lib*.so.* "$3"/libexec/* "$module/_caffe.so"
+  strip --strip-unneeded "$3"/lib/lib*.so.* "$3"/libexec/* "$3/bin/upgrade_net_proto_text" "$module/_caffe.so"
 }
 
 build_into() { # TREE

@@ -263,7 +263,7 @@ class _Solver:
         tests += [("test_net", index) for index in range(len(param.test_net))]
         if given[0] in ("net", "net_param"):
             tests += [(given[0], 0)] * (len(param.test_iter) - len(tests))
-        for severity, name, wrong, write in settings(param, len(tests)):
+        for severity, name, wrong, write in settings(param, self.path, len(tests)):
             line = self.field.line_of(name)
             self.findings.append(Finding(severity, wrong, write, self.path, line, rule="solver-settings"))
         for index, (name, place) in enumerate(tests):

@@ -122,7 +122,7 @@ def old_format(net):
         yield Finding(
             "warning",
             "layers { } is the format before 2014, which has no Python layers; Caffe alone has looked at it",
-            "what Caffe's upgrade_net_proto_text makes of it, layer { }",
+            f"layer {{ }}, as Caffe's own tool does: upgrade_net_proto_text {net.path} new.prototxt",
             net.path,
             net.field.line_of("layers"),
         )
@@ -257,8 +257,8 @@ def no_loss(net):
 def nothing_learns(net):
     """A net that is trained, with a loss and without a parameter below it that learns."""
     losses = [layer for layer in net.layers if is_loss(layer.param)]
-    # Another Python layer may have parameters; it does not say.
-    others = [layer for layer in net.python_layers() if layer not in losses]
+    # A Python layer may have parameters of its own; it does not say. A loss on the kit's base class has none.
+    others = [layer for layer in net.python_layers() if not (net.described(layer) or {}).get("is_loss_layer")]
     if net.is_trained and losses and not others and not any(layer.is_reached for layer in losses):
         found = "below no loss is there a parameter whose lr_mult is not 0: nothing is learnt"
         yield net.warning(losses[0], (), found, "lr_mult: 1 in a param of a layer below")

@@ -3,19 +3,25 @@
 import difflib
 import os
 
+TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
 
-def settings(param, tests):
+def settings(param, path, tests):
     """What is wrong with a solver's settings.
 
     Args:
         param: the SolverParameter.
+        path: of its file.
         tests: the number of its test nets.
 
     Yields:
         The severity, the name of the field, what was found and what to write.
     """
+    if param.type not in TYPES:
+        near = difflib.get_close_matches(param.type, TYPES, 1) or ["SGD"]
+        found = f'type "{param.type}", which Caffe does not know, ends caffe train at the start'
+        yield "error", "type", found, f'type: "{near[0]}" (of {", ".join(TYPES)})'
     policy = param.lr_policy
     if policy not in POLICIES:
         near = difflib.get_close_matches(policy, POLICIES, 1) or ["fixed"]
@@ -31,10 +37,12 @@ def settings(param, tests):
             "error",
             "test_interval",
             f"a test net needs a test_interval, found {param.test_interval}",
-            ("test_interval: 500"),
+            "test_interval: 500",
         )
-    folder = os.path.dirname(param.snapshot_prefix)
-    if (param.snapshot or param.snapshot_after_train) and folder and not os.access(folder, os.W_OK):
+    # A folder is a prefix too, and so is the solver's name where there is none.
+    prefix = param.snapshot_prefix or path
+    folder = prefix if os.path.isdir(prefix) else os.path.dirname(prefix) or "."
+    if (param.snapshot or param.snapshot_after_train) and not os.access(folder, os.W_OK):
         when = "at the start" if param.snapshot else "at its end, and what was learnt is lost"
         yield (
             "error",

@@ -112,24 +112,37 @@ def sum_classes(terms):
         An array (n, 1) or (n, 1, inner).
     """
     if terms.ndim == 2:
-        whole = terms.shape[1] - terms.shape[1] % _ROW
+        whole = terms.shape[1] - terms.shape[1] % _PART
         total = np.einsum("ij->i", terms[:, whole:])
         if whole:
-            total += np.einsum("ijk->ij", terms[:, :whole].reshape(len(terms), -1, _ROW)).sum(axis=1)
+            total += np.einsum("ijk->ij", terms[:, :whole].reshape(len(terms), -1, _PART)).sum(axis=1)
         return total[:, np.newaxis]
     rows, classes, inner = terms.shape
+    # Together at least as long as NumPy takes to get going.
     group = max(math.isqrt(classes), _GROUP // inner)
     groups = classes // group
     if groups < 2:
-        return np.add.reduce(terms, axis=1, keepdims=True)
-    parts = np.add.reduce(terms[:, : groups * group].reshape(rows, groups, -1), axis=1)
-    total = np.add.reduce(parts.reshape(rows, group, inner), axis=1, keepdims=True)
+        return _sum_in_halves(terms)
+    total = _sum_in_halves(
+        np.add.reduce(terms[:, : groups * group].reshape(rows, groups, -1), axis=1).reshape(rows, group, inner)
+    )
     if groups * group < classes:
         total += np.add.reduce(terms[:, groups * group :], axis=1, keepdims=True)
     return total
 
 
 _GROUP = 2048  # elements of rows that are added at once, so that NumPy is not slow with short ones
+_PART = 512  # np.einsum adds them in 64 sums or so
+
+
+def _sum_in_halves(terms):
+    while terms.shape[1] > 32:
+        half = terms.shape[1] // 2
+        halves = terms[:, :half] + terms[:, half : 2 * half]
+        if terms.shape[1] % 2:
+            halves[:, 0] += terms[:, -1]
+        terms = halves
+    return np.add.reduce(terms, axis=1, keepdims=True)
 
 
 def sum_of_products(a, b):

@@ -19,8 +19,9 @@ _CHUNK_OF_MANY = 8
 # What there is for each position beside its scores, the index of the label's own and so on, in elements.
 _OF_POSITION = 8
 # exp(x) serves as it is where the label's own is not below 1/_TAME and no sum of them above: where |x| is at most 30,
-# say. Far enough inside float32 for the loss weight over such a sum.
+# say. A factor of g·w/Z over such a sum lies in float32's range where the largest g·w/Z is from 1/_USUAL to _USUAL.
 _TAME = 1e13
+_USUAL = 1e17
 
 
 class WeightedSoftmaxLossLayer(KernelLossLayer):
@@ -146,15 +147,18 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         _, labels, totals = self.kept
         diff = self._split(bottom[0].diff)
         scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
+        usual = 1 / _USUAL < abs(scale) * labels.largest < _USUAL
 
         def piece(part):
             tile, kept = part
-            factor = scale / totals[tile]
-            if labels.weight is not None:
-                factor *= labels.weight[tile]
+            factor = scale if labels.weight is None else scale * labels.weight[tile]
             gradient = diff[tile]
             exp = self._exp[kept].reshape(gradient.shape)
-            np.multiply(exp, factor.astype(np.float32, copy=False), out=gradient)
+            if usual:
+                np.multiply(exp, (factor / totals[tile]).astype(np.float32, copy=False), out=gradient)
+            else:
+                np.divide(exp, totals[tile], out=gradient)
+                np.multiply(gradient, np.float32(factor), out=gradient)
             if labels.ignored is not None:
                 np.copyto(gradient, 0, where=labels.ignored[tile])
 
@@ -253,7 +257,9 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
             given = np.broadcast_to(by_item(bottom[2].data), by_item(label).shape).astype(np.float64)
             weight = given if weight is None else by_item(weight) * given
         normalizer = self._normalizer(label.size, ignored, weight)
-        return _Labels(*(None if each is None else self._split(each) for each in (index, ignored, weight)), normalizer)
+        largest = 1.0 if weight is None else np.abs(weight).max()
+        split = [None if each is None else self._split(each) for each in (index, ignored, weight)]
+        return _Labels(*split, largest, normalizer)
 
     def _normalizer(self, count, ignored, weight):
         """Z, for `count` labels."""
@@ -294,6 +300,7 @@ class _Labels(NamedTuple):
     index: np.ndarray  # int32; 0 where ignored. Forward alone needs it
     ignored: Optional[np.ndarray]  # bool
     weight: Optional[np.ndarray]  # w_y · w_i, float64; None for all 1
+    largest: float  # |w_y · w_i|
     normalizer: float  # Z
 
 

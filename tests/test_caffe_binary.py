@@ -94,3 +94,18 @@ def test_a_mistake_ends_with_status_1_and_the_message(net, good, bad, message, t
     done = train(tmp_path / "net.prototxt", tmp_path)
     assert done.returncode == 1
     assert re.search(message, done.stderr)
+
+
+UPGRADE = Path(CAFFE or "caffe").with_name("upgrade_net_proto_text")
+
+
+@pytest.mark.skipif(not UPGRADE.exists(), reason="this Caffe has no upgrade_net_proto_text beside its command")
+def test_a_net_of_the_old_format_is_upgraded(tmp_path):
+    old, new = tmp_path / "old.prototxt", tmp_path / "new.prototxt"
+    old.write_text(
+        'input: "data" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 4\n'
+        'layers { name: "loss" type: EUCLIDEAN_LOSS bottom: "data" bottom: "data" top: "loss" }\n'
+    )
+    subprocess.run([UPGRADE, old, new], check=True, env={"PATH": os.environ["PATH"]})
+    assert 'type: "EuclideanLoss"' in new.read_text()
+    assert "layers" not in new.read_text()

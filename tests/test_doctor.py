@@ -819,6 +819,8 @@ def test_a_net_in_which_nothing_learns(solver):
     assert (finding.rule, finding.severity, finding.layer) == ("nothing-learns", "warning", "loss")
     thawed = frozen.replace("lr_mult: 0 }", "lr_mult: 1 }", 1)
     assert solver('net: "nets/net.prototxt"', net=thawed) == []
+    own = frozen.replace("EuclideanLossLayer", "GoodLayer").replace("pylayers", "doctor_layers")
+    assert [finding.rule for finding in solver('net: "nets/net.prototxt"', net=own)] == []  # it may have parameters
 
 
 def test_a_test_net_needs_no_loss(solver):
@@ -842,6 +844,7 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
         ('base_lr: 0.1 lr_policy: "stepp"', "error", 'lr_policy "stepp", which Caffe does not know', '"step" (of'),
         ('base_lr: 0.1 lr_policy: "step"', "error", "needs a stepsize, found 0", "stepsize: "),
         ('lr_policy: "fixed"', "warning", "base_lr is 0: nothing learns", "base_lr: "),
+        ('base_lr: 0.1 lr_policy: "fixed" type: "Adamm"', "error", 'type "Adamm", which', 'type: "Adam" (of SGD, '),
         (
             'base_lr: 0.1 lr_policy: "fixed" test_iter: 1',
             "error",
@@ -867,7 +870,7 @@ def test_a_solvers_settings(settings, severity, found, write, solver):
     (finding,) = solver('net: "nets/net.prototxt"\n', settings=settings, net=both)
     assert (finding.rule, finding.severity) == ("solver-settings", severity)
     # A field that is not there has no line of its own.
-    assert finding.line == (3 if re.search(r"stepp|folder|ends at its", found) else 1)
+    assert finding.line == (3 if re.search(r"stepp|Adamm|folder|ends at its", found) else 1)
     assert found in finding.found
     assert write in finding.write
 

@@ -119,6 +119,30 @@ def test_a_wrong_gradient_near_a_kink_is_caught(layer, shape):
     assert not check_gradient(python(layer, module="user_losses"), [shape, shape]).passed
 
 
+@pytest.mark.parametrize("shape", [(30, 40), (64, 100)])
+def test_a_wrong_sign_where_the_gradient_is_steep_is_caught(shape):
+    assert not check_gradient(wrong("SteepLayer"), [shape]).passed
+
+
+def test_a_wrong_gradient_beside_nan_is_caught():
+    bottom = np.array([[-1.0, 0.5, -0.5, -0.8, 0.9885]], np.float32)  # a step is 0.0079
+    report = check_gradient(wrong("BarrierLayer"), [bottom])
+    assert not report.passed
+    assert "(0, 4)" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "bottoms"),
+    [
+        ("type: 'SigmoidCrossEntropyLoss'", [(64, 100), np.eye(64, 100)]),
+        (python("MarginLossLayer", module="user_losses"), [(32, 10)]),
+    ],
+)
+def test_long_sums_and_many_kinks_are_no_mistake(text, bottoms):
+    report = check_gradient(text, bottoms, constants=range(1, len(bottoms)))
+    assert report.passed, str(report)
+
+
 def test_kinks_are_skipped():
     report = check_gradient("type: 'ReLU'", [(30, 40)], kink=0, kink_range=0.05)
     assert report.results[0].skipped > 0

@@ -107,8 +107,11 @@ def test_aligned_memory_begins_with_a_line_of_the_cache(count):
 
 @pytest.mark.parametrize("inner", [None, 1, 2, 7, 49, 3000])
 @pytest.mark.parametrize("classes", [1, 2, 3, 21, 64, 97, 1000, 4096, 4097, 10000])
-def test_sum_classes(classes, inner):
+@pytest.mark.parametrize("is_constant", [False, True])  # where all roundings go one way
+def test_sum_classes(classes, inner, is_constant):
     terms = np.random.default_rng(classes).random((3, classes) if inner is None else (3, classes, inner), np.float32)
+    if is_constant:
+        terms[...] = 0.3
     found = sum_classes(terms)
     expected = terms.sum(axis=1, dtype=np.float64, keepdims=True)
     assert found.shape == expected.shape

@@ -126,6 +126,19 @@ def test_scores_of_any_size(shape, axis, centre, spread, monkeypatch):
     assert_close_gradient(found.diffs["scores"], gradient)
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1, 1e20])
+@pytest.mark.parametrize("weight", [1e-10, 1e-5, 1, 1e8])
+@pytest.mark.parametrize("centre", [-28, 0, 25])
+def test_any_loss_weight_and_weights(centre, weight, unit):
+    bottoms = blobs((20, 8))
+    bottoms["scores"] += np.float32(centre)
+    bottoms["weight"] = np.random.default_rng(1).uniform(weight / 2, weight, 20).astype(np.float32)
+    options = {"normalization": "NONE"}
+    found = run(python_layer(SOFTMAX, bottoms, json.dumps(options), loss_weight=unit), bottoms)
+    _, gradient = oracle.weighted_softmax(bottoms["scores"], bottoms["label"], bottoms["weight"], **options)
+    assert_close_gradient(found.diffs["scores"] / unit, gradient)
+
+
 def test_a_class_may_be_ruled_out():
     bottoms = blobs((8, 4))
     bottoms["label"] %= 3

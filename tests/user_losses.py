@@ -42,6 +42,19 @@ class HuberLossLayer(ArrayLossLayer):
         return xp.clip(r, -1, 1)
 
 
+class MarginLossLayer(ArrayLossLayer):
+    """E = 1/N Σ max(0, 1 + x_j − x_0), with a kink in each pair of classes."""
+
+    BOTTOMS = ("scores",)
+
+    def loss(self, xp, scores):
+        return xp.maximum(0, 1 + scores[:, 1:] - scores[:, :1]).sum() / len(scores)
+
+    def gradients(self, xp, scores):
+        inside = (1 + scores[:, 1:] - scores[:, :1] > 0) / xp.float32(len(scores))
+        return xp.concatenate([-inside.sum(axis=1, keepdims=True), inside], axis=1)
+
+
 class WrongBendLayer(HuberLossLayer):
     """Its gradient is clipped too late on one side."""
 

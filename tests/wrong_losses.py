@@ -70,3 +70,28 @@ class AllConstantLayer(RightLayer):
     """A loss that says of each bottom that it has no gradient."""
 
     BOTTOMS = CONSTANTS = ("pred", "target")
+
+
+class SteepLayer(RightLayer):
+    """exp(3 pred), whose largest gradients have the wrong sign: few, but most of the gradient's norm."""
+
+    def forward(self, bottom, top):
+        top[0].data[...] = np.sum(np.exp(3 * bottom[0].data)) / 3 / bottom[0].num
+
+    def backward(self, top, propagate_down, bottom):
+        gradient = np.exp(3 * bottom[0].data) / bottom[0].num
+        gradient[gradient > 0.5 * gradient.max()] *= -1
+        bottom[0].diff[...] = top[0].diff * gradient
+
+
+class BarrierLayer(RightLayer):
+    """−log(1 − pred), NaN within two steps of the last element, where the gradient is wrong."""
+
+    def forward(self, bottom, top):
+        with np.errstate(all="ignore"):
+            top[0].data[...] = -np.sum(np.log(1 - bottom[0].data))
+
+    def backward(self, top, propagate_down, bottom):
+        gradient = 1 / (1 - bottom[0].data)
+        gradient[..., -1] *= 0.5
+        bottom[0].diff[...] = top[0].diff * gradient

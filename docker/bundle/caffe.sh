@@ -3,6 +3,6 @@
 here=$(dirname -- "$(readlink -f -- "$0")")
 python=python3
 case $here in
-  */lib/python*/site-packages/caffe/bin) python=${here%/lib/python*}/bin/python3 ;;
+  */lib*/python*/site-packages/caffe/bin) [ ! -x "${here%/lib*/python*}/bin/python3" ] || python=${here%/lib*/python*}/bin/python3 ;;
 esac
 exec "$python" "$here/command.py" "$@"

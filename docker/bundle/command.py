@@ -11,7 +11,7 @@ import sys
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-sys.path.remove(os.path.join(PACKAGE, "bin"))  # where this file is
+sys.path[:] = [folder for folder in sys.path if folder != os.path.join(PACKAGE, "bin")]  # where this file is
 sys.path.append(os.path.dirname(PACKAGE))
 try:
     runpy.run_path(os.path.join(PACKAGE, "_libraries.py"))
