@@ -19,7 +19,7 @@ from nets import load
 from PIL import Image
 
 import pylayers
-from pylayers import class_weights, cli
+from pylayers import cli, label_sources
 from pylayers.class_weights import count, median_frequency
 from pylayers.layers import python_loss
 from pylayers.output import UserError
@@ -145,7 +145,7 @@ def test_images_of_several_sizes():
 
 def test_batches_change_nothing(monkeypatch):
     expected = median_frequency(MAPS, CLASSES, IGNORE), median_frequency(LABELS, CLASSES)
-    monkeypatch.setattr(class_weights, "BATCH", 100)
+    monkeypatch.setattr(label_sources, "BATCH", 100)
     found = median_frequency(MAPS, CLASSES, IGNORE), median_frequency(LABELS, CLASSES)
     assert [weights.tolist() for weights in found] == [weights.tolist() for weights in expected]
 
@@ -185,7 +185,7 @@ def test_rejects_255_where_it_is_not_ignored():
 
 
 def test_the_place_of_a_wrong_label_is_its_place_in_the_whole(monkeypatch):
-    monkeypatch.setattr(class_weights, "BATCH", 100)
+    monkeypatch.setattr(label_sources, "BATCH", 100)
     with pytest.raises(ValueError, match=r"holds 9 at \(2000,\)"):
         median_frequency(np.where(np.arange(2500) == 2000, 9, LABELS), CLASSES)
     with pytest.raises(ValueError, match=r"holds 9 at \(1, 0, 2\)"):
@@ -226,7 +226,7 @@ def test_npy(tmp_path):
 
 @pytest.mark.parametrize("chunks", [None, (3, 6, 9), (1, 2, 9)])
 def test_hdf5(chunks, tmp_path, monkeypatch):
-    monkeypatch.setattr(class_weights, "BATCH", 100)
+    monkeypatch.setattr(label_sources, "BATCH", 100)
     with h5py.File(tmp_path / "labels.h5", "w") as file:
         file.create_dataset("group/label", data=MAPS.astype(np.float32), chunks=chunks)
         assert median_frequency(file["group/label"], CLASSES, IGNORE) == pytest.approx(direct(MAPS, CLASSES, IGNORE))
@@ -235,10 +235,10 @@ def test_hdf5(chunks, tmp_path, monkeypatch):
 
 
 def test_hdf5_is_read_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(class_weights, "BATCH", 100)
+    monkeypatch.setattr(label_sources, "BATCH", 100)
     with h5py.File(tmp_path / "labels.h5", "w") as file:
         file.create_dataset("label", data=MAPS, chunks=(2, 6, 9))
-    source = class_weights.open_source(f"{tmp_path}/labels.h5:label")
+    source = label_sources.open_source(f"{tmp_path}/labels.h5:label")
     assert source.items == 7
     assert [(len(batch.labels), batch.first) for batch in source.batches] == [(2, 0), (2, 2), (2, 4), (1, 6)]
 
