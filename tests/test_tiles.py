@@ -118,7 +118,10 @@ def test_sum_classes(classes, inner, is_constant):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("length", "columns", "size"), [(128, 10000, 2**20), (2, 65536, 49932), (84, 1000, 3000)])
+@pytest.mark.parametrize(
+    ("length", "columns", "size"),
+    [(128, 10000, 2**20), (2, 65536, 49932), (84, 1000, 3000), (90, 1000, 31000)],
+)
 def test_pieces_are_alike_and_even_in_number(length, columns, size):
     pieces = tiles(length, columns, size)
     sizes = [(rows.stop - rows.start) * (cells.stop - cells.start) for rows, cells in pieces]
