@@ -111,7 +111,8 @@ def check_gradient(
     one element, so that a layer which ignores its top's diff is found out. float32 limits what can be seen: a
     derivative may be off by `threshold` times the blob's largest one, plus the rounding of the objective over the step.
     Where a few elements are off by more, a step may have crossed a kink, as that of L1 or Huber losses: they are
-    compared to the slope on one side, and large blobs without the elements whose gradient leaps.
+    compared to the slope on one side, and large blobs without the elements whose gradient leaps. What is still off may
+    be so by twice what the derivatives of shorter steps span.
 
     Beside the derivatives it checks that backward writes a bottom's diff and does not add to it, and leaves it alone
     where propagate_down is false (only for layers with two bottoms that have a gradient; Caffe calls no backward else).
@@ -373,7 +374,7 @@ def _as_sure_as_shorter_steps(blob, gradient, row, size, subject):
     """
     shorter = [_central(blob, gradient, row.place, row.signs, "", part * size, subject).numeric for part in _SHORTER]
     noise = 2 * float(np.ptp([row.numeric, *shorter]))
-    if noise <= row.noise:
+    if not row.noise < noise < np.inf:  # or NaN, where forward is not finite nearer by
         return row
     text = f"{row.text} (shorter steps give {min(shorter):.6g} to {max(shorter):.6g})"
     return row._replace(noise=noise, text=text)

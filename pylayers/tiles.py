@@ -1,4 +1,4 @@
-"""Work cut into pieces that fit in the processor's cache, and done by several threads.
+"""Work cut into pieces, and done by several threads; and sums in float32 that keep their digits.
 
 The pieces do not depend on the number of threads and their results come back in order, so that a
 loss has the same bits from run to run, whatever that number is.

@@ -300,7 +300,7 @@ class _Labels(NamedTuple):
     index: np.ndarray  # int32; 0 where ignored. Forward alone needs it
     ignored: Optional[np.ndarray]  # bool
     weight: Optional[np.ndarray]  # w_y · w_i, float64; None for all 1
-    largest: float  # |w_y · w_i|
+    largest: float  # the largest |w_y · w_i|
     normalizer: float  # Z
 
 
