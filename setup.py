@@ -24,9 +24,10 @@ setup(
         "cuda12": CUDA12,
         "cuda13": ["cupy-cuda13x", "nvidia-cuda-nvrtc==13.*", "nvidia-cuda-runtime==13.*"],
         "lmdb": ["lmdb"],
+        "numba": ["numba"],
         "plot": PLOT,
         "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
         # With CuPy and its compiler the kernels are compiled in the tests, which takes no GPU.
-        "test": ["h5py", "lmdb", "pytest", "ruff==0.14.*", *CUDA12],
+        "test": ["h5py", "lmdb", "numba", "pytest", "ruff==0.14.*", *CUDA12],
     },
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pylayers import blobs
-from pylayers.layer import LossLayer, as_list
+from pylayers.layer import LossLayer
 
 
 class ArrayLossLayer(LossLayer):
@@ -65,7 +65,7 @@ class ArrayLossLayer(LossLayer):
             self._forward_on_host(bottom, top)
             return
         with blobs.gpu_of(top[0]):
-            loss = self.loss(cupy, *map(blobs.gpu_data, as_list(bottom)))
+            loss = self.loss(cupy, *map(blobs.gpu_data, bottom))
             self._check_loss("loss", loss)
             blobs.gpu_data(top[0])[...] = loss
 
@@ -75,7 +75,6 @@ class ArrayLossLayer(LossLayer):
         if cupy is None:
             self._backward_on_host(top, propagate_down, bottom)
             return
-        bottom = as_list(bottom)
         with blobs.gpu_of(top[0]):
             wanted = self._wanted(propagate_down, bottom, lambda blob: blobs.gpu_diff(blob).fill(0))
             if True not in wanted:

@@ -2,8 +2,10 @@
 
 Timed are the layers of the loss and nothing else in the net, forward and backward in turns, through pycaffe,
 whose call of a fraction of a microsecond is in both. A gradient goes to pred or to scores alone, as in training.
-The two take turns, so that what else the machine does falls on both; PyTorch comes after them, since its threads
-go on spinning for a while after each call.
+The two take turns, so that what else the machine does falls on both.
+
+Where PyTorch is installed, it is timed after them, since its threads go on spinning for a while after each call, and so
+do OpenBLAS's after Caffe's. Beside it stands the Python layer alone, timed in the same way: nothing else runs.
 
 Bytes that must move, at 4 bytes an element: each blob that a formula needs read once and each result written
 once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one gradient.
@@ -129,11 +131,14 @@ def time_case(case, repeat, torch=None):
     """Times the sides of a case in turns.
 
     Returns:
-        A dict from side ("python", "builtin", and "torch" where it is given) to a dict from "forward" and
-        "backward" ("both" for PyTorch) to the seconds of one call, a list with one number for each round.
+        A dict from side ("python" and "builtin"; where PyTorch is given, "torch", and "alone" for the Python layer once
+        more) to a dict from "forward" and "backward" ("both" for PyTorch) to the seconds of one call, a list with one
+        number for each round.
     """
-    times = _rounds(caffe_calls(case), repeat)
+    calls = caffe_calls(case)
+    times = _rounds(calls, repeat)
     if torch and case.pair in MEAN_PAIRS:
+        times.update(_rounds({"alone": calls["python"]}, repeat))
         times.update(_rounds({"torch": {"both": torch_call(torch, case)}}, repeat))
     return times
 
@@ -268,6 +273,7 @@ def _spread(seconds):
 
 def _print(result):
     machine = result["machine"]
+    sides = ("alone", "torch") if result["torch"] else ()
     rows = []
     for row in result["rows"]:
         rows.append(
@@ -280,7 +286,7 @@ def _print(result):
                 f"{row['ratio']:.2f}",
                 f"{row['gb_per_s']:.1f}",
                 f"{row['roofline']:.0%}",
-                *([_microseconds(row["total_us"]["torch"]) if "torch" in row else "–"] if result["torch"] else []),
+                *([_microseconds(row["total_us"][side]) if side in row else "–" for side in sides]),
             ]
         )
     columns = [
@@ -298,7 +304,7 @@ def _print(result):
     ]
     output.print_table(
         "Each layer alone, µs (medians)",
-        [*columns, *(["PyTorch"] if result["torch"] else [])],
+        [*columns, *({"alone": "alone", "torch": "PyTorch"}[side] for side in sides)],
         rows,
         left=2,
     )
@@ -306,9 +312,10 @@ def _print(result):
         f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores; a copy moves "
         f"{result['copy_gb_per_s']:.1f} GB/s; spread: half the distance of the quartiles, the worst of the four\n"
         "overhead, ratio: Python's forward + backward, less and divided by Caffe's; of copy: GB/s beside a copy's"
+        + ("\nalone, PyTorch: forward + backward where Caffe's layer does not run in between" if sides else "")
     )
     if not result["torch"]:
-        print("PyTorch is not installed: no third column")
+        print("PyTorch is not installed: no column for it")
     if result["geometric_mean"]:
         number = sum(row["in_mean"] for row in result["rows"])
         print(

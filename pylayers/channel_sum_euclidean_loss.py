@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 
+from pylayers import loops
 from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, segments_of, wide
 from pylayers.params import Choice, Integer
-from pylayers.tiles import SHORT, TILE, map_tiles, tiles
-
-# Smaller than elsewhere: to make float64 of an element takes several times as long as to add or multiply it.
-_PIECE = TILE // 4
+from pylayers.tiles import SHORT, map_tiles, tiles
 
 
 class ChannelSumEuclideanLossLayer(KernelLossLayer):
@@ -62,22 +60,16 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
             for shape, (first, last) in zip(self.shapes, axes)
         ]
         outer, channels, inner = self._split[0]
-        size = _PIECE // max(channels, self._split[1][1])
+        size = loops.chosen().TILE // max(channels, self._split[1][1])
         self._pieces = tiles(outer, inner, max(size, min(inner, SHORT)))
         divisors = {"BATCH_SIZE": self.shapes[0][0], "FULL": outer * inner, "NONE": 1}
         self._normalizer = divisors[self.options.normalization]
 
     def forward_cpu(self, bottom, top):
         """E = 1/(2Z) · Σ (s(pred) − s(target))², summed in float64."""
-        pred, target = (blob.data.reshape(shape) for blob, shape in zip(bottom, self._split))
-        residual = np.empty((len(pred), pred.shape[2]), np.float32)
-
-        def piece(tile):
-            difference = np.subtract(_sums(pred, tile), _sums(target, tile), dtype=np.float64)
-            residual[tile] = difference
-            return float(np.einsum("ij,ij->", difference, difference))
-
-        total = sum(map_tiles(piece, self._pieces))
+        squares, residual = loops.chosen().sum_squares, np.empty(self._split[0][::2], np.float32)
+        arguments = *(blob.data.reshape(shape) for blob, shape in zip(bottom, self._split)), residual
+        total = sum(map_tiles(lambda piece: squares(*arguments, *piece), self._pieces))
         self.kept = residual
         return total / 2 / self._normalizer
 
@@ -85,20 +77,11 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         """g·(s(pred) − s(target))/Z for each element of a sum, its negative for target's."""
         if self.kept is None:
             self.forward_cpu(bottom, ())
-        residual = self.kept
-        scale = np.float32(loss_weight / self._normalizer)
-        wanted = [
-            (sign * scale, bottom[index].diff.reshape(self._split[index]))
-            for index, sign in ((0, 1), (1, -1))
-            if propagate_down[index]
-        ]
-
-        def piece(tile):
-            rows, columns = tile
-            for factor, diff in wanted:
-                diff[rows, :, columns] = (residual[tile] * factor)[:, np.newaxis]
-
-        map_tiles(piece, self._pieces)
+        spread, scale = loops.chosen().spread, loss_weight / self._normalizer
+        for index, factor in ((0, scale), (1, -scale)):
+            if propagate_down[index]:
+                arguments = self.kept, factor, bottom[index].diff.reshape(self._split[index])
+                map_tiles(lambda piece, arguments=arguments: spread(*arguments, *piece), self._pieces)
 
     def plan(self, processors):
         """A lane for each sum, its channels shared by the rows; several lanes where there are few sums."""
@@ -143,10 +126,3 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 f"{self.name_bottom(index)} of shape {shape}, found {self.options.end_axis}"
             )
         return found["axis"], found["end_axis"]
-
-
-def _sums(array, tile):
-    """A piece's sums along axis 1 of an array (outer, C, inner), in float64; the numbers themselves where C is 1."""
-    rows, columns = tile
-    part = array[rows, :, columns]
-    return part[:, 0] if part.shape[1] == 1 else np.add.reduce(part, axis=1, dtype=np.float64)

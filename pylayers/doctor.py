@@ -89,4 +89,11 @@ def _print(facts, findings, count):
         print(", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in count.items()))
 
 
-_VERSIONS = {"Python": "python", "Caffe": "caffe", "NumPy": "numpy", "protobuf": "protobuf", "CUDA": "cuda"}
+_VERSIONS = {
+    "Python": "python",
+    "Caffe": "caffe",
+    "NumPy": "numpy",
+    "Numba": "numba",
+    "protobuf": "protobuf",
+    "CUDA": "cuda",
+}

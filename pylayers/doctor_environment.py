@@ -130,7 +130,7 @@ _IMPORT_FAILURES = (
 )
 # In place of what the probe's `locate` finds, where it gives no answer: the import itself has more to say.
 _NOT_LOCATED = {"folders": [], "binaries": [], "built_for": None}
-_FACTS = ("caffe", "numpy", "protobuf", "cuda", "python_layers")
+_FACTS = ("caffe", "numpy", "numba", "protobuf", "cuda", "python_layers")
 
 
 def check_caffe():

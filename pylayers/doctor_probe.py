@@ -60,8 +60,17 @@ def environment():
         "python_layers": "Python" in list(caffe.layer_type_list()),
         "numpy": importlib.import_module("numpy").__version__,
         "protobuf": importlib.import_module("google.protobuf").__version__,
+        "numba": _numba(),
         "cuda": _cuda_in_use(),
     }
+
+
+def _numba():
+    """The version of a Numba that the layers can use; None where there is none, and NumPy does its work."""
+    try:
+        return importlib.import_module("numba").__version__
+    except Exception:
+        return None
 
 
 def gpu(device):

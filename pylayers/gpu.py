@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pylayers import blobs
-from pylayers.layer import LossLayer, as_list
+from pylayers.layer import LossLayer
 
 # kernels/common.cu has the same number.
 MAX_THREADS = 512
@@ -92,7 +92,7 @@ class KernelLossLayer(LossLayer):
             return
         self.before_launch()
         with blobs.device_of(top[0]) as device:
-            wanted = self._wanted(propagate_down, as_list(bottom), blobs.clear_gpu_diff)
+            wanted = self._wanted(propagate_down, bottom, blobs.clear_gpu_diff)
             if True not in wanted:
                 return
             if self.NEEDS_FORWARD and not self._forward_ran:

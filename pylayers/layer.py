@@ -117,6 +117,7 @@ class LossLayer(caffe.Layer):
 
     def forward(self, bottom, top):
         """Computes the loss on the device of Caffe's mode."""
+        bottom, top = as_list(bottom), as_list(top)
         if on_gpu(top[0]):
             self.forward_gpu(bottom, top)
         else:
@@ -124,13 +125,14 @@ class LossLayer(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         """Writes the gradients on the device of Caffe's mode."""
+        bottom, top = as_list(bottom), as_list(top)
         if on_gpu(top[0]):
             self.backward_gpu(top, propagate_down, bottom)
         else:
             self._backward_on_host(top, propagate_down, bottom)
 
     def _forward_on_host(self, bottom, top):
-        loss = self.forward_cpu(as_list(bottom), as_list(top))
+        loss = self.forward_cpu(bottom, top)
         if type(loss) is not float:
             self._check_loss("forward_cpu", loss)
         top[0].data[...] = loss
@@ -141,7 +143,6 @@ class LossLayer(caffe.Layer):
             raise TypeError(f"{type(self).__name__}: {method} must return the loss, one number; it returned {found}")
 
     def _backward_on_host(self, top, propagate_down, bottom):
-        bottom = as_list(bottom)
         wanted = self._wanted(propagate_down, bottom, lambda blob: blob.diff.fill(0))
         if True in wanted:
             self.backward_cpu(float(top[0].diff), wanted, bottom)

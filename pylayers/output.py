@@ -149,6 +149,7 @@ def machine():
     import caffe
     import numpy as np
 
+    from pylayers import loops
     from pylayers.tiles import thread_count
 
     return {
@@ -158,6 +159,7 @@ def machine():
         "threads": thread_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "loops": loops.chosen().__name__,
         "caffe": caffe.__version__,
         "blas_threads": {name: os.environ.get(name) for name in BLAS_THREADS},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

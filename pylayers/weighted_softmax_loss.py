@@ -1,27 +1,20 @@
 """Weighted softmax loss: Caffe's SoftmaxWithLoss, with a weight for each class and for each label."""
 
 import ctypes
-import functools
 import math
-from typing import NamedTuple, Optional
 
 import numpy as np
 
-from pylayers import blobs
+from pylayers import blobs, loops
 from pylayers.gpu import KernelLossLayer, Plan, block_shape, blocks_for, wide
-from pylayers.layer import by_item
 from pylayers.params import Choice, Integer, Numbers
-from pylayers.tiles import SHORT, TILE, aligned, map_tiles, sum_classes, tiles
+from pylayers.tiles import SHORT, map_tiles, tiles
 
 # Scores that a thread of a kernel keeps in registers: as few as it has, or that many at a time where it has more.
 CHUNKS = (4, 8, 16, 24, 32)
 _CHUNK_OF_MANY = 8
 # What there is for each position beside its scores, the index of the label's own and so on, in elements.
 _OF_POSITION = 8
-# exp(x) serves as it is where the label's own is not below 1/_TAME and no sum of them above: where |x| is at most 30,
-# say. A factor of g·w/Z over such a sum lies in float32's range where the largest g·w/Z is from 1/_USUAL to _USUAL.
-_TAME = 1e13
-_USUAL = 1e17
 
 
 class WeightedSoftmaxLossLayer(KernelLossLayer):
@@ -80,7 +73,8 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     }
     _wrong_label = None  # until the first launch
 
-    _exp = np.empty(0, np.float32)  # exp(x) of the last forward, up to a factor, as Caffe's layer keeps probabilities
+    # What the last forward has left for each position: the label's class, and `_shift` and `_other` of the loops.
+    _index = np.empty((0, 0), np.int32)
 
     def reshape(self, bottom, top):
         """Shapes the tops."""
@@ -111,58 +105,34 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
                 f'param_str key "class_weights" must have {self._classes} numbers, one for each class of '
                 f"{self.name_bottom(0)} of shape {shape} along axis {axis}, found {len(weights)}"
             )
-        self._class_weights = None if weights is None else np.array(weights)
-        self._split_shape = (self._outer, -1) if self._inner == 1 else (self._outer, -1, self._inner)
-        self._pieces = list(self._cut())
+        self._class_weights = None if weights is None else np.array(weights, float)
+        # With all classes of each position in one piece.
+        size = max(1, loops.chosen().TILE // (self._classes + _OF_POSITION), min(self._inner, SHORT))
+        self._pieces = tiles(self._outer, self._inner, size)
+        if self._index.shape != (self._outer, self._inner):
+            self._index = np.empty((self._outer, self._inner), np.int32)
+            self._shift, self._other = np.empty((2, self._outer, self._inner), np.float32)
 
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w log(1 + Σ exp(x_j) / exp(x_y)), the inner sum over j ≠ y; the pieces summed in float64."""
-        labels = self._labels(bottom)
-        scores = self._split(bottom[0].data)
+        weights, normalizer, _ = self._read_labels(bottom)
+        losses = loops.chosen().softmax_losses
         prob = self._split(top[1].data) if len(top) > 1 else None
-        totals = np.empty(labels.index.shape, np.float32)
-        if self._exp.size != scores.size:
-            self._exp = aligned(scores.size)
-
-        def piece(part):
-            tile, kept = part
-            x, flat, total = scores[tile], self._exp[kept], totals[tile]
-            y = self._flat_index(labels.index[tile])
-            own, other, loss = _plain_terms(x, y, flat, total) or _shifted_terms(x, y, flat, total)
-            if prob is not None:
-                flat[y] = own
-                np.divide(flat.reshape(x.shape), total, out=prob[tile])
-            # What backward wants there: p_y − 1 without the loss of digits in that difference.
-            flat[y] = -other
-            return self._weighted_sum(loss, labels, tile)
-
-        total = sum(map_tiles(piece, self._pieces))
-        self.kept = _Kept([blob.data.tobytes() for blob in bottom[1:]], labels._replace(index=None), totals)
-        return total / labels.normalizer if labels.normalizer else 0.0
+        arguments = self._split(bottom[0].data), self._index, weights, self._shift, self._other, prob
+        total = sum(map_tiles(lambda piece: losses(*arguments, *piece), self._pieces))
+        self.kept = True
+        return total / normalizer if normalizer else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept."""
-        if self.kept is None or self.kept.given != [blob.data.tobytes() for blob in bottom[1:]]:
+        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept for each position."""
+        weights, normalizer, changed = self._read_labels(bottom)
+        if changed or self.kept is None:
             self.forward_cpu(bottom, ())
-        _, labels, totals = self.kept
-        diff = self._split(bottom[0].diff)
-        scale = loss_weight / labels.normalizer if labels.normalizer else 0.0
-        usual = 1 / _USUAL < abs(scale) * labels.largest < _USUAL
-
-        def piece(part):
-            tile, kept = part
-            factor = scale if labels.weight is None else scale * labels.weight[tile]
-            gradient = diff[tile]
-            exp = self._exp[kept].reshape(gradient.shape)
-            if usual:
-                np.multiply(exp, (factor / totals[tile]).astype(np.float32, copy=False), out=gradient)
-            else:
-                np.divide(exp, totals[tile], out=gradient)
-                np.multiply(gradient, np.float32(factor), out=gradient)
-            if labels.ignored is not None:
-                np.copyto(gradient, 0, where=labels.ignored[tile])
-
-        map_tiles(piece, self._pieces)
+        gradients = loops.chosen().softmax_gradients
+        scale = loss_weight / normalizer if normalizer else 0.0
+        scores, diff = self._split(bottom[0].data), self._split(bottom[0].diff)
+        arguments = scores, self._index, weights, self._shift, self._other, scale, diff
+        map_tiles(lambda piece: gradients(*arguments, *piece), self._pieces)
 
     def plan(self, processors):
         """A lane for each position, its classes shared by the rows."""
@@ -218,66 +188,33 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         self._fail_label(value, self.shapes[1], number - 1)
 
     def _split(self, array):
-        """An array in the shape of the scores as (outer, C), or (outer, C, inner) where there are inner axes."""
-        return array.reshape(self._split_shape)
+        """An array in the shape of the scores as (outer, C, inner)."""
+        return array.reshape(self._outer, self._classes, self._inner)
 
-    def _cut(self):
-        """Pieces of what `_split` gives, with all classes of each position in one piece; and where each is kept."""
-        size = max(1, TILE // (self._classes + _OF_POSITION), min(self._inner, SHORT))
-        start = 0
-        for outer, inner in tiles(self._outer, self._inner, size):
-            stop = start + (outer.stop - outer.start) * self._classes * (inner.stop - inner.start)
-            tile = (outer, slice(None)) if self._inner == 1 else (outer, slice(None), inner)
-            yield tile, slice(start, stop)
-            start = stop
-
-    def _flat_index(self, label):
-        """Where the labels' own scores lie in a piece's memory; label has shape (rows, 1) or (rows, 1, columns)."""
-        if label.ndim == 2:
-            return _offsets(label.shape, self._classes) + label
-        columns = label.shape[2]
-        return _offsets(label.shape, self._classes * columns) + label * np.intp(columns)
-
-    def _labels(self, bottom):
-        """Checks the labels; returns them with their weights and Z."""
-        label, ignored, weight = bottom[1].data, None, None
-        valid = label
-        if self.options.ignore_label is not None:
-            ignored = label == self.options.ignore_label
-            valid = np.where(ignored, np.float32(0), label)
-        # Not true either where a label is NaN.
-        if not (valid.min() >= 0 and valid.max() < self._classes and (valid == np.floor(valid)).all()):
-            good = (valid >= 0) & (valid < self._classes) & (valid == np.floor(valid))
-            first = np.argmin(good)
-            self._fail_label(label.reshape(-1)[first], label.shape, first)
-        index = valid.astype(np.int32)
-        if self._class_weights is not None:
-            weight = np.take(self._class_weights, index)
-        if len(bottom) > 2:
-            given = np.broadcast_to(by_item(bottom[2].data), by_item(label).shape).astype(np.float64)
-            weight = given if weight is None else by_item(weight) * given
-        normalizer = self._normalizer(label.size, ignored, weight)
-        largest = 1.0 if weight is None else np.abs(weight).max()
-        split = [None if each is None else self._split(each) for each in (index, ignored, weight)]
-        return _Labels(*split, largest, normalizer)
-
-    def _normalizer(self, count, ignored, weight):
-        """Z, for `count` labels."""
-        valid = count if ignored is None else count - np.count_nonzero(ignored)
-        if self.options.normalization == "WEIGHT_SUM":
-            if weight is None:
-                return valid
-            return np.sum(weight) if ignored is None else np.sum(weight, where=~ignored.reshape(weight.shape))
-        divisors = {"VALID": valid, "FULL": count, "BATCH_SIZE": self._outer, "NONE": 1}
-        return max(1, divisors[self.options.normalization])
-
-    @staticmethod
-    def _weighted_sum(loss, labels, tile):
-        if labels.weight is not None:
-            loss = loss * labels.weight[tile]
-        if labels.ignored is not None:
-            loss[labels.ignored[tile]] = 0
-        return float(np.add.reduce(loss, None, np.float64))
+    def _read_labels(self, bottom):
+        """Checks the labels, and keeps their classes; gives their weights, Z, and whether a class has changed."""
+        label = bottom[1].data.reshape(-1)
+        weight = bottom[2].data.reshape(-1) if len(bottom) > 2 else None
+        weights = None if weight is None and self._class_weights is None else np.empty(label.size)
+        valid, total, changed, wrong = loops.chosen().read_labels(
+            label,
+            self._classes,
+            self.options.ignore_label,
+            self._class_weights,
+            weight,
+            self._index.reshape(-1),
+            weights,
+        )
+        if wrong >= 0:
+            self.kept = None  # `_index` may hold some of the new labels
+            self._fail_label(label[wrong], self.shapes[1], wrong)
+        if weights is not None:
+            weights = weights.reshape(self._index.shape)
+        kind = self.options.normalization
+        if kind == "WEIGHT_SUM":
+            return weights, total, changed
+        divisors = {"VALID": valid, "FULL": label.size, "BATCH_SIZE": self._outer, "NONE": 1}
+        return weights, max(1, divisors[kind]), changed
 
     def _fail_label(self, value, shape, flat_index):
         position = tuple(int(axis) for axis in np.unravel_index(flat_index, shape))
@@ -292,64 +229,3 @@ class _WrongLabel(ctypes.Structure):
     """What a kernel says of a label that is no class; the struct WrongLabel in the kernels' file."""
 
     _fields_ = [("number", ctypes.c_longlong), ("value", ctypes.c_float)]
-
-
-class _Labels(NamedTuple):
-    """The labels, shaped as `_split` gives the scores but with one class."""
-
-    index: np.ndarray  # int32; 0 where ignored. Forward alone needs it
-    ignored: Optional[np.ndarray]  # bool
-    weight: Optional[np.ndarray]  # w_y · w_i, float64; None for all 1
-    largest: float  # the largest |w_y · w_i|
-    normalizer: float  # Z
-
-
-class _Kept(NamedTuple):
-    """What backward takes from the last forward, for each position."""
-
-    given: list  # the bytes of the label, and of the weight
-    labels: _Labels
-    totals: np.ndarray  # the sum of what is kept in place of exp(x)
-
-
-def _plain_terms(x, y, flat, total):
-    """A piece's terms where its scores are neither so large nor so small that exp leaves float32.
-
-    Args:
-        x: the scores, (n, C) or (n, C, inner).
-        y: where the labels' own lie in the piece's memory, (n, 1) or (n, 1, inner).
-        flat: memory for the piece. It is left with exp(x), but 0 for the labels' own.
-        total: array for Σ exp(x), in the shape of `y`.
-
-    Returns:
-        exp(x_y), the sum of the other classes, and the loss, in the shape of `y`; None where the scores are not such.
-    """
-    exp = flat.reshape(x.shape)
-    with np.errstate(over="ignore"):
-        np.exp(x, out=exp)
-        own = flat[y]
-        # Without it the sum keeps its small terms, and with them a small loss.
-        flat[y] = 0
-        other = sum_classes(exp)
-        np.add(other, own, out=total)
-    if not (own.min() >= 1 / _TAME and total.max() <= _TAME):  # or NaN
-        return None
-    return own, other, np.log1p(other / own)
-
-
-def _shifted_terms(x, y, flat, total):
-    """As `_plain_terms`, for any scores: of exp(x − max x), which cannot overflow, and whose sum is at least 1."""
-    shifted = np.subtract(x, np.maximum.reduce(x, axis=1, keepdims=True), out=flat.reshape(x.shape))
-    shifted_y = flat[y]
-    exp, own = np.exp(shifted, out=shifted), np.exp(shifted_y)
-    flat[y] = 0
-    other = sum_classes(exp)
-    np.add(other, own, out=total)
-    return own, other, np.log1p(np.add(other, own - 1, dtype=np.float64)) - shifted_y
-
-
-@functools.lru_cache(maxsize=16)
-def _offsets(shape, row_size):
-    """Where the rows of a piece begin and its columns lie, for labels of `shape`, in its memory."""
-    rows = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) * row_size
-    return rows + np.arange(shape[2]) if len(shape) == 3 else rows

@@ -123,7 +123,7 @@ def test_torch_runs_forward_and_backward(case):
     bench.torch_call(torch, case)()
 
 
-def test_without_torch_there_is_no_third_column(few, monkeypatch, capsys):
+def test_without_torch_there_is_no_column_for_it(few, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["bench", "--layer", "euclidean", "--repeat", "1"]) == 0
-    assert "PyTorch is not installed: no third column" in capsys.readouterr().out
+    assert "PyTorch is not installed: no column for it" in capsys.readouterr().out

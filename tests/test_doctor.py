@@ -1,6 +1,7 @@
 """pylayers doctor: each rule finds what it is for, at its line, and nothing in a net that is right."""
 
 import faulthandler
+import importlib.util
 import inspect
 import json
 import os
@@ -1022,8 +1023,9 @@ def test_no_caffe_at_all(tmp_path):
 
 def test_this_caffe_is_right(capsys):
     assert cli.main(["doctor"]) == 0
+    numba = r", Numba \S+" if importlib.util.find_spec("numba") else ""
     assert re.match(
-        r"Python 3\S+, Caffe \S+, NumPy \S+, protobuf \S+(, CUDA \d+)?; Caffe in /", capsys.readouterr().out
+        rf"Python 3\S+, Caffe \S+, NumPy \S+{numba}, protobuf \S+(, CUDA \d+)?; Caffe in /", capsys.readouterr().out
     )
 
 

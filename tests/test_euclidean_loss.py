@@ -8,6 +8,8 @@ import pytest
 from closeness import assert_close_gradient, assert_close_loss, assert_same_results
 from nets import EUCLIDEAN, layer, python_layer, run
 
+from pylayers import loops
+
 SHAPES = [(4, 10), (1, 1), (1, 7), (7,), (3, 4, 5, 6), (100, 1000)]
 
 
@@ -90,7 +92,7 @@ def test_rejects_a_normalization_of_another_loss():
 @pytest.mark.parametrize("weight_shape", [None, (3, 4, 5, 6), (3,)])
 @pytest.mark.parametrize("size", [1, 50, 200])
 def test_any_pieces_match_oracle(size, weight_shape, monkeypatch):
-    monkeypatch.setattr("pylayers.euclidean_loss.TILE", size)
+    monkeypatch.setattr(loops.chosen(), "TILE", size)
     bottoms = blobs((3, 4, 5, 6))
     if weight_shape:
         bottoms["weight"] = np.random.default_rng(1).normal(size=weight_shape).astype(np.float32)

@@ -21,7 +21,7 @@ def cupy(host_cupy):
 
 
 if host_kernels.COMPILER:  # or else there would be hundreds of skipped tests
-    globals().update(again.tests())
+    globals().update(again.tests(again.LEFT_OUT_ON_GPU))
 
 
 @pytest.fixture(params=[name for name in test_all_losses.LOSSES if not name.startswith("a user's")])

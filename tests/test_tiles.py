@@ -1,6 +1,5 @@
 """The cutting into pieces and the threads."""
 
-import math
 import os
 import threading
 import time
@@ -8,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from pylayers.tiles import aligned, map_tiles, sum_classes, sum_of_products, thread_count, tiles
+from pylayers.tiles import _pool, map_tiles, thread_count, tiles
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
@@ -16,9 +15,10 @@ from pylayers.tiles import aligned, map_tiles, sum_classes, sum_of_products, thr
 @pytest.mark.parametrize("size", [1, 2, 5, 8, 16, 100])
 def test_tiles_cover_each_cell_once(rows, columns, size):
     covered = np.zeros((rows, columns), int)
-    for tile in tiles(rows, columns, size):
-        covered[tile] += 1
-        assert covered[tile].size <= max(size, 1)
+    for first, last, left, right in tiles(rows, columns, size):
+        tile = covered[first:last, left:right]
+        tile += 1
+        assert tile.size <= max(size, 1)
     assert (covered == 1).all()
 
 
@@ -38,6 +38,22 @@ def test_work_is_shared_by_threads(monkeypatch):
 
     map_tiles(work, list(range(20)))
     assert len(seen) == 2
+
+
+def test_a_thread_that_comes_too_late_is_not_waited_for(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        held.set()
+        release.wait(10)
+
+    _pool(1).submit(hold)
+    assert held.wait(10)
+    try:
+        assert map_tiles(lambda piece: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
+    finally:
+        release.set()
 
 
 def test_an_error_of_the_caller_comes_out_after_all_threads_have_stopped(monkeypatch):
@@ -92,38 +108,12 @@ def test_a_child_process_has_threads_of_its_own(monkeypatch):
     assert status == 0
 
 
-@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 100000])
-def test_sum_of_products(size):
-    a, b = np.random.default_rng(0).random((2, size), np.float32)
-    assert sum_of_products(a, b) == pytest.approx(math.fsum(a.astype(float) * b), rel=3e-7)
-
-
-@pytest.mark.parametrize("count", [1, 5, 1000])
-def test_aligned_memory_begins_with_a_line_of_the_cache(count):
-    for _ in range(5):
-        memory = aligned(count)
-        assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == ((count,), np.float32, 0)
-
-
-@pytest.mark.parametrize("inner", [None, 1, 2, 7, 49, 3000])
-@pytest.mark.parametrize("classes", [1, 2, 3, 21, 64, 97, 1000, 4096, 4097, 10000])
-@pytest.mark.parametrize("is_constant", [False, True])  # where all roundings go one way
-def test_sum_classes(classes, inner, is_constant):
-    terms = np.random.default_rng(classes).random((3, classes) if inner is None else (3, classes, inner), np.float32)
-    if is_constant:
-        terms[...] = 0.3
-    found = sum_classes(terms)
-    expected = terms.sum(axis=1, dtype=np.float64, keepdims=True)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("length", "columns", "size"),
     [(128, 10000, 2**20), (2, 65536, 49932), (84, 1000, 3000), (90, 1000, 31000)],
 )
 def test_pieces_are_alike_and_even_in_number(length, columns, size):
     pieces = tiles(length, columns, size)
-    sizes = [(rows.stop - rows.start) * (cells.stop - cells.start) for rows, cells in pieces]
+    sizes = [(last - first) * (right - left) for first, last, left, right in pieces]
     assert len(pieces) % 2 == 0
     assert min(sizes) > 0.8 * max(sizes)

@@ -8,6 +8,8 @@ import pytest
 from closeness import assert_close_gradient, assert_close_loss, assert_same_results
 from nets import SOFTMAX, fill, layer, load, loss_index, net_text, python_layer, run
 
+from pylayers import loops
+
 CAFFE_NORMALIZATIONS = ["VALID", "FULL", "BATCH_SIZE", "NONE"]
 # (shape of the scores, axis of the classes)
 SHAPES = [
@@ -102,7 +104,7 @@ def test_large_blob_is_exact():
 @pytest.mark.parametrize("size", [1, 40, 100])
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_any_pieces_match_oracle(shape, axis, size, monkeypatch):
-    monkeypatch.setattr("pylayers.weighted_softmax_loss.TILE", size)
+    monkeypatch.setattr(loops.chosen(), "TILE", size)
     monkeypatch.setattr("pylayers.weighted_softmax_loss.SHORT", 3)
     bottoms = blobs(shape, axis, ignore_label=255)
     found = run(python_layer(SOFTMAX, bottoms, json.dumps({"axis": axis, "ignore_label": 255})), bottoms)
@@ -116,7 +118,7 @@ def test_any_pieces_match_oracle(shape, axis, size, monkeypatch):
 @pytest.mark.parametrize(("shape", "axis"), [((64, 10), 1), ((2, 5, 6, 7), 1)])
 @pytest.mark.filterwarnings("error")
 def test_scores_of_any_size(shape, axis, centre, spread, monkeypatch):
-    monkeypatch.setattr("pylayers.weighted_softmax_loss.TILE", 64)  # some pieces can do without a shift, others not
+    monkeypatch.setattr(loops.chosen(), "TILE", 64)
     bottoms = blobs(shape, axis)
     bottoms["scores"] = (centre + spread * bottoms["scores"]).astype(np.float32)
     bottoms["scores"][0] = np.random.default_rng(1).normal(size=shape[1:])

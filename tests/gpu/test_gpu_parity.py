@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
 loss = test_all_losses.loss  # the fixture
 
 if not no_gpu() or must_test_gpu():  # or else there would be hundreds of skipped tests
-    globals().update(again.tests())
+    globals().update(again.tests(again.LEFT_OUT_ON_GPU))
 
 
 def draw(*shape, seed=0):
