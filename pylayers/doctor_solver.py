@@ -30,6 +30,7 @@ def settings(param, path, tests):
         yield "error", "lr_policy", f"{found} ends in the first iteration", f'lr_policy: "{near[0]}" (of {names})'
     elif policy in ("step", "sigmoid") and param.stepsize <= 0:
         yield "error", "stepsize", f'lr_policy "{policy}" needs a stepsize, found {param.stepsize}', "stepsize: 10000"
+    yield from _numbers(param)
     if not param.base_lr:
         yield "warning", "base_lr", "base_lr is 0: nothing learns", "base_lr: 0.01"
     if tests and param.test_interval <= 0:
@@ -50,3 +51,25 @@ def settings(param, path, tests):
             f"there is no folder {folder} that can be written to, so caffe train ends {when}",
             f"mkdir -p {folder}, or another snapshot_prefix",
         )
+
+
+def _numbers(param):
+    """As `settings`, of numbers that are out of Caffe's range, which is not the same for each type."""
+    if param.type in ("AdaGrad", "RMSProp") and param.momentum:
+        found = f"momentum {param.momentum:g} with type {param.type}, which knows none, ends caffe train at the start"
+        yield "error", "momentum", found, "momentum: 0, or no such line"
+    if param.type == "RMSProp" and not 0 <= param.rms_decay < 1:
+        found = f"rms_decay must be from 0 to below 1, found {param.rms_decay:g}: caffe train ends at the start"
+        yield "error", "rms_decay", found, "rms_decay: 0.99"
+    if param.average_loss < 1:
+        found = f"average_loss must be at least 1, found {param.average_loss}: caffe train ends at the start"
+        yield "error", "average_loss", found, "average_loss: 1"
+    if param.iter_size < 1:
+        found = f"iter_size must be at least 1, found {param.iter_size}: no batch is read, or the loss is no number"
+        yield "error", "iter_size", found, "iter_size: 1"
+    if param.weight_decay and param.regularization_type not in ("L1", "L2"):
+        found = (
+            f'regularization_type "{param.regularization_type}", which Caffe does not know, ends caffe train in the '
+            "first iteration"
+        )
+        yield "error", "regularization_type", found, 'regularization_type: "L2", or "L1"'

@@ -838,6 +838,9 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
     assert finding.found.endswith("Unknown layer type: NoType, in phase TEST")
 
 
+RIGHT = 'base_lr: 0.1 lr_policy: "fixed"'
+
+
 @pytest.mark.parametrize(
     ("settings", "severity", "found", "write"),
     [
@@ -864,6 +867,13 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
             "ends at its end, and what was learnt is lost",
             "mkdir -p no, or",
         ),
+        (f'{RIGHT} type: "AdaGrad" momentum: 0.9', "error", "momentum 0.9 with type AdaGrad", "momentum: 0"),
+        (f'{RIGHT} type: "RMSProp" momentum: 0.9', "error", "momentum 0.9 with type RMSProp", "momentum: 0"),
+        (f'{RIGHT} type: "RMSProp" rms_decay: 1', "error", "from 0 to below 1, found 1", "rms_decay: "),
+        (f'{RIGHT} type: "RMSProp" rms_decay: -0.5', "error", "from 0 to below 1, found -0.5", "rms_decay: "),
+        (f"{RIGHT} average_loss: 0", "error", "average_loss must be at least 1, found 0", "average_loss: 1"),
+        (f"{RIGHT} iter_size: 0", "error", "iter_size must be at least 1, found 0", "iter_size: 1"),
+        (f'{RIGHT} weight_decay: 1 regularization_type: "L3"', "error", 'regularization_type "L3"', '"L2", or "L1"'),
     ],
 )
 def test_a_solvers_settings(settings, severity, found, write, solver):
@@ -871,7 +881,8 @@ def test_a_solvers_settings(settings, severity, found, write, solver):
     (finding,) = solver('net: "nets/net.prototxt"\n', settings=settings, net=both)
     assert (finding.rule, finding.severity) == ("solver-settings", severity)
     # A field that is not there has no line of its own.
-    assert finding.line == (3 if re.search(r"stepp|Adamm|folder|ends at its", found) else 1)
+    has_line = r"stepp|Adamm|folder|ends at its|momentum|rms_decay|from 0|average_loss|iter_size|L3"
+    assert finding.line == (3 if re.search(has_line, found) else 1)
     assert found in finding.found
     assert write in finding.write
 
@@ -883,6 +894,11 @@ def test_a_solvers_settings(settings, severity, found, write, solver):
         'base_lr: 0.1 lr_policy: "fixed" snapshot: 10 snapshot_prefix: "nets/snapshot"',
         'base_lr: 0.1 lr_policy: "fixed" snapshot_prefix: "no/such" snapshot_after_train: false',
         'base_lr: 0.1 lr_policy: "poly" snapshot_prefix: "nets"',
+        f'{RIGHT} type: "AdaGrad" momentum: 0',
+        f'{RIGHT} type: "RMSProp" rms_decay: 0',
+        f'{RIGHT} type: "Adam" momentum: 0.9 rms_decay: 1 average_loss: 1 iter_size: 1',
+        f'{RIGHT} regularization_type: "L3"',
+        f'{RIGHT} weight_decay: 1 regularization_type: "L1"',
     ],
 )
 def test_settings_that_are_right(settings, solver):

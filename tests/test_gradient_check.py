@@ -6,6 +6,7 @@ import pytest
 from nets import SOFTMAX
 from test_all_losses import LOSSES
 
+from pylayers import gradient_check
 from pylayers.gradient_check import assert_gradient, check_gradient
 from pylayers.nets import rehearse
 from pylayers.output import UserError
@@ -234,3 +235,11 @@ def test_nothing_checked_is_no_pass():
 def test_frozen_parameters_are_checked_too():
     fields = "num_output: 3 weight_filler { type: 'xavier' }"
     assert_gradient(f"type: 'InnerProduct' param {{ lr_mult: 0 }} inner_product_param {{ {fields} }}", [(4, 10)])
+
+
+@pytest.mark.parametrize(("nearer", "noise"), [([1.02, 1, 1.04], 0.08), ([1, np.inf, 1], 0.001), ([1, 1, np.nan], 0.001)])
+def test_shorter_steps_that_are_not_finite_excuse_nothing(nearer, noise, monkeypatch):
+    row = gradient_check._Row(..., 1, "a direction", expected=2.0, numeric=1.0, noise=0.001)
+    steps = iter(nearer)
+    monkeypatch.setattr(gradient_check, "_central", lambda *_: row._replace(numeric=next(steps)))
+    assert gradient_check._as_sure_as_shorter_steps(None, None, row, 0.01, None).noise == pytest.approx(noise)
