@@ -237,7 +237,9 @@ def test_frozen_parameters_are_checked_too():
     assert_gradient(f"type: 'InnerProduct' param {{ lr_mult: 0 }} inner_product_param {{ {fields} }}", [(4, 10)])
 
 
-@pytest.mark.parametrize(("nearer", "noise"), [([1.02, 1, 1.04], 0.08), ([1, np.inf, 1], 0.001), ([1, 1, np.nan], 0.001)])
+@pytest.mark.parametrize(
+    ("nearer", "noise"), [([1.02, 1, 1.04], 0.08), ([1, np.inf, 1], 0.001), ([1, 1, np.nan], 0.001)]
+)
 def test_shorter_steps_that_are_not_finite_excuse_nothing(nearer, noise, monkeypatch):
     row = gradient_check._Row(..., 1, "a direction", expected=2.0, numeric=1.0, noise=0.001)
     steps = iter(nearer)
