@@ -67,7 +67,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
 
     def forward_cpu(self, bottom, top):
         """E = 1/(2Z) · Σ (s(pred) − s(target))², summed in float64."""
-        squares, residual = loops.chosen().sum_squares, np.empty(self._split[0][::2], np.float32)
+        squares, residual = loops.chosen().squares_of_sums, np.empty(self._split[0][::2], np.float32)
         arguments = *(blob.data.reshape(shape) for blob, shape in zip(bottom, self._split)), residual
         total = sum(map_tiles(lambda piece: squares(*arguments, *piece), self._pieces))
         self.kept = residual

@@ -79,7 +79,7 @@ def differences(a, b, weight, factor, out, first, last, left, right):
 
 
 @_compiled()
-def sum_squares(a, b, residual, first, last, left, right):
+def squares_of_sums(a, b, residual, first, last, left, right):
     """Σ r², r being the difference of two arrays' sums along their axis 1, for a rectangle of sums."""
     total = 0.0
     sums = np.empty(_BLOCK)
@@ -240,7 +240,7 @@ def read_labels(label, classes, ignore, class_weights, weight, index, weights):
 def _log1p(x):
     """log(1 + x) for x ≥ 0, within 2e-7 of it; NaN and infinity as they are.
 
-    log(1 + x) = n log 2 + log(1 + f) with f from √½ − 1 to √2 − 1, again by Cephes' constants and polynomial (logf),
+    log(1 + x) = n log 2 + log(1 + f) with f from √½ − 1 to √2 − 1 by Cephes' constants and polynomial (logf),
     and the digits that 1 + x has lost.
     """
     whole = x + _one

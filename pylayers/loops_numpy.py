@@ -51,7 +51,7 @@ def differences(a, b, weight, factor, out, first, last, left, right):
     np.multiply(result, np.float32(factor), out=result)
 
 
-def sum_squares(a, b, residual, first, last, left, right):
+def squares_of_sums(a, b, residual, first, last, left, right):
     """Computes Σ r², r being the difference of two arrays' sums along their axis 1, for a rectangle of sums.
 
     Args:
@@ -77,7 +77,7 @@ def spread(residual, factor, out, first, last, left, right):
     """Writes factor · r to each element of each sum in a rectangle of sums.
 
     Args:
-        residual: as in `sum_squares`, as are `first`, `last`, `left` and `right`.
+        residual: as in `squares_of_sums`, as are `first`, `last`, `left` and `right`.
         factor: a float; see `differences`.
         out: a contiguous float32 array (outer, C, inner), the result.
         first: see residual.
