@@ -10,11 +10,11 @@ import numpy as np
 # Elements of float32 in a piece: worth the handing over of Python's lock, which is 50 µs at worst.
 TILE = 2**18
 # Elements of float32 that are added in float32; their sums are added in float64.
-_RUN = 1024
-# Positions with inner axes that are worked at together. Their scores should stay in the cache, and fill a page of
-# memory in each class.
+_RUN = 256
+# Positions with inner axes that are worked at together. Their scores should stay in the cache, and fill much of a page
+# of memory in each class.
 _BLOCK = 512
-# Classes that are added in float32, one after the other.
+# Classes that are added in float32, one after the other; their sums are added in float64.
 _GROUP = 32
 _REORDERED = {"reassoc", "contract", "nsz"}  # sums in any order, and so in vectors; NaN and infinity are kept
 
@@ -145,7 +145,7 @@ def spread(residual, factor, out, first, last, left, right):
 # Softmax loss.
 
 
-@_compiled(fastmath={"contract"}, inline="always")
+@_compiled(fastmath={"contract"})
 def _exp(x):
     """exp(x) for x ≤ 0, within 2e-7 of it, and 0 below −87; NaN stays NaN.
 
@@ -236,7 +236,7 @@ def read_labels(label, classes, ignore, class_weights, weight, index, weights):
     return valid, total if weights is not None else float(valid), changed, -1
 
 
-@_compiled(fastmath={"contract"}, inline="always")
+@_compiled(fastmath={"contract"})
 def _log1p(x):
     """log(1 + x) for x ≥ 0, within 2e-7 of it; NaN and infinity as they are.
 
@@ -262,7 +262,7 @@ def _log1p(x):
     return log + (x - (whole - _one)) / whole if whole < np.inf else whole
 
 
-@_compiled(fastmath={"contract"}, inline="always")
+@_compiled(fastmath={"contract"})
 def _loss(below, other):
     """A position's loss, from x_y less the largest x, and the sum of the others' exp, which has its small terms."""
     return _log1p(other + (_exp(below) - _one)) - below
@@ -332,32 +332,32 @@ def _gradients_of_rows(x, index, weights, shift, other, scale, out, first, last)
 def _losses_of_columns(x, index, weights, shift, other, prob, first, last, left, right):
     """Where there are inner axes, vectors go along them; along several classes at once where they are short."""
     loss = 0.0
-    tops, parts, totals = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    labels = np.empty(_BLOCK, np.int32)
+    tops, parts, values = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    totals, labels = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.int32)
     for i in range(first, last):
         for start in range(left, right, _BLOCK):
             width = min(_BLOCK, right - start)
             groups = _groups(x, width)
-            top, part, total = tops[: groups * width], parts[: groups * width], totals[: groups * width]
+            top, part, value = tops[: groups * width], parts[: groups * width], values[: groups * width]
             _find_tops(x, i, start, width, groups, top)
             k, rest = index[i, start : start + width], other[i, start : start + width]
             for group in range(groups):
                 for j in range(width):
                     labels[group * width + j] = k[j] - group  # which of the group's classes is the label's
-            _add_columns(x, i, start, width, groups, top, labels, part, total)
+            _add_columns(x, i, start, width, groups, top, labels, part, totals[: groups * width])
             for j in range(width):
-                shift[i, start + j], rest[j] = top[j], total[j]
+                shift[i, start + j], rest[j] = top[j], totals[j]
 
             _gather(x, i, start, k, part)
-            _put_losses(part, top, rest, total[:width])
+            _put_losses(part, top, rest, value[:width])
             for j in range(width):
                 if k[j] >= 0:
-                    loss += total[j] * (1.0 if weights is None else weights[i, start + j])
+                    loss += value[j] * (1.0 if weights is None else weights[i, start + j])
             if prob is not None:
                 for j in range(width):
-                    total[j] = _one / (rest[j] + (_zero if k[j] < 0 else _exp(part[j] - top[j])))
-                _repeat(total, width)
-                _put_columns(x, i, start, width, groups, top, total, prob)
+                    value[j] = _one / (rest[j] + (_zero if k[j] < 0 else _exp(part[j] - top[j])))
+                _repeat(value, width)
+                _put_columns(x, i, start, width, groups, top, value, prob)
     return loss
 
 
@@ -423,15 +423,15 @@ def _find_tops(x, i, start, width, groups, top):
 def _add_columns(x, i, start, width, groups, top, labels, part, total):
     """Σ exp(x − top) over the classes but the label's, in the first `width` of `total`; `part` is scratch."""
     for j in range(total.size):
-        total[j], part[j] = _zero, _zero
+        total[j], part[j] = 0.0, _zero
     for c in range(0, x.shape[1], groups):
         row = _row(x, i, c, groups, start, width)
         _add_exp(row, top, labels, np.int32(c), part[: row.size])
         if c // groups % _GROUP == _GROUP - 1:
             _move(part, total)
     _move(part, total)
-    for group in range(1, groups):
-        _move(total[group * width : (group + 1) * width], total[:width])
+    for j in range(width, total.size):
+        total[j % width] += total[j]
 
 
 @_compiled()

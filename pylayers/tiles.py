@@ -49,7 +49,7 @@ def _even(length, most):
 def map_tiles(work, pieces):
     """Calls `work` for every piece, on several threads where that is worth it.
 
-    NumPy lets go of Python's lock while it computes; that is what the threads gain from.
+    The loops let go of Python's lock while they compute; that is what the threads gain from.
 
     Args:
         work: a function of one piece.
@@ -70,10 +70,12 @@ def map_tiles(work, pieces):
         for index in todo:
             results[index] = work(pieces[index])
 
-    others = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    others = []
     try:
+        for _ in range(threads - 1):
+            others.append(_pool(threads - 1).submit(take))
         take()
-    finally:  # no thread goes on writing once this function is left
+    finally:  # no thread goes on writing once this function is left; one that comes too late need not begin
         begun = [other for other in others if not other.cancel()]
         wait(begun)
     for other in begun:

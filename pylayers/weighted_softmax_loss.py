@@ -115,7 +115,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w log(1 + Σ exp(x_j) / exp(x_y)), the inner sum over j ≠ y; the pieces summed in float64."""
-        weights, normalizer, _ = self._read_labels(bottom)
+        weights, normalizer = self._read_labels(bottom)
         losses = loops.chosen().softmax_losses
         prob = self._split(top[1].data) if len(top) > 1 else None
         arguments = self._split(bottom[0].data), self._index, weights, self._shift, self._other, prob
@@ -125,8 +125,8 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept for each position."""
-        weights, normalizer, changed = self._read_labels(bottom)
-        if changed or self.kept is None:
+        weights, normalizer = self._read_labels(bottom)
+        if self.kept is None:
             self.forward_cpu(bottom, ())
         gradients = loops.chosen().softmax_gradients
         scale = loss_weight / normalizer if normalizer else 0.0
@@ -192,7 +192,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         return array.reshape(self._outer, self._classes, self._inner)
 
     def _read_labels(self, bottom):
-        """Checks the labels, and keeps their classes; gives their weights, Z, and whether a class has changed."""
+        """Checks the labels, and keeps their classes; gives their weights and Z."""
         label = bottom[1].data.reshape(-1)
         weight = bottom[2].data.reshape(-1) if len(bottom) > 2 else None
         weights = None if weight is None and self._class_weights is None else np.empty(label.size)
@@ -205,16 +205,17 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
             self._index.reshape(-1),
             weights,
         )
+        if changed or wrong >= 0:
+            self.kept = None
         if wrong >= 0:
-            self.kept = None  # `_index` may hold some of the new labels
             self._fail_label(label[wrong], self.shapes[1], wrong)
         if weights is not None:
             weights = weights.reshape(self._index.shape)
         kind = self.options.normalization
         if kind == "WEIGHT_SUM":
-            return weights, total, changed
+            return weights, total
         divisors = {"VALID": valid, "FULL": label.size, "BATCH_SIZE": self._outer, "NONE": 1}
-        return weights, max(1, divisors[kind]), changed
+        return weights, max(1, divisors[kind])
 
     def _fail_label(self, value, shape, flat_index):
         position = tuple(int(axis) for axis in np.unravel_index(flat_index, shape))

@@ -111,12 +111,11 @@ def test_softmax_of_any_shape(shape, module):
     random = np.random.default_rng(0)
     scores = random.normal(size=shape).astype(np.float32)
     label = random.integers(0, shape[1], (shape[0], *shape[2:])).astype(np.float32)
-    label[0].flat[0] = 255
+    label.flat[0] = 255
     bottoms = {"scores": scores, "label": label}
     found = run(python_layer(SOFTMAX, bottoms, '{"ignore_label": 255}', tops=["loss", "prob"]), bottoms)
     loss, gradient = oracle.weighted_softmax(scores, label, ignore_label=255)
-    if shape[1] > 1:
-        assert_close_loss(found.loss, loss)
+    assert_close_loss(found.loss, loss)
     assert_close_gradient(found.diffs["scores"], gradient)
     exp = np.exp(scores.astype(float))
     np.testing.assert_allclose(found.net.blobs["prob"].data, exp / exp.sum(axis=1, keepdims=True), rtol=1e-6)
@@ -177,12 +176,32 @@ def test_sum_of_products(size):
     assert loops_numpy._sum_of_products(a, b) == pytest.approx(math.fsum(a.astype(float) * b), rel=3e-7)
 
 
-@pytest.mark.parametrize("inner", [1, 2, 7, 49, 3000])
-@pytest.mark.parametrize("classes", [1, 2, 3, 21, 64, 97, 1000, 4096, 4097, 10000])
-@pytest.mark.parametrize("is_constant", [False, True])  # where all roundings go one way
-def test_sum_classes(classes, inner, is_constant):
-    terms = np.random.default_rng(classes).random((3, classes, inner), np.float32)
-    if is_constant:
-        terms[...] = 0.3
-    found = loops_numpy._sum_classes(terms)
-    np.testing.assert_allclose(found, terms.sum(axis=1, dtype=np.float64), rtol=1e-6)
+CONSTANTS = [0.3, 0.7, 1 / 3]  # all roundings of a sum go one way
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("weight", [None, 0.9])
+@pytest.mark.parametrize("constant", CONSTANTS)
+@pytest.mark.parametrize("size", [1, 255, 257, 2049, 100000])
+def test_euclidean_sums_of_constants(size, constant, weight, module):
+    bottoms = {"pred": np.full((2, size), constant, np.float32), "target": np.zeros((2, size), np.float32)}
+    if weight:
+        bottoms["weight"] = np.full((2, size), weight, np.float32)
+    assert_close_loss(run(python_layer(EUCLIDEAN, bottoms), bottoms).loss, oracle.euclidean(*bottoms.values())[0])
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("gap", [5, 12, 20, 72.375])
+@pytest.mark.parametrize("shape", [(2, 1000), (1, 100000), (1, 1000, 2), (1, 10001, 3), (1, 3000, 600)])
+def test_softmax_sums_of_constants(shape, gap, module):
+    """A label far above all others, whose small sum is the loss."""
+    scores = np.zeros(shape, np.float32)
+    scores[:, 3] = gap
+    bottoms = {"scores": scores, "label": np.full((shape[0], *shape[2:]), 3, np.float32)}
+    found = run(python_layer(SOFTMAX, bottoms), bottoms)
+    small = math.exp(-gap)
+    others = (shape[1] - 1) * small
+    assert_close_loss(found.loss, math.log1p(others))
+    gradient = np.full(shape, small / (1 + others))
+    gradient[:, 3] = -others / (1 + others)
+    assert_close_gradient(found.diffs["scores"], gradient / bottoms["label"].size)

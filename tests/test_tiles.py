@@ -72,6 +72,29 @@ def test_an_error_of_the_caller_comes_out_after_all_threads_have_stopped(monkeyp
     assert running == []
 
 
+def test_a_thread_that_cannot_start_leaves_none_running(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    pool, running, submitted = _pool(2), [], []
+
+    def submit(take):
+        if submitted:
+            raise RuntimeError("can't start new thread")
+        submitted.append(type(pool).submit(pool, take))
+        time.sleep(0.05)
+        return submitted[0]
+
+    def work(piece):
+        running.append(piece)
+        time.sleep(0.02)
+        running.remove(piece)
+
+    monkeypatch.setattr(pool, "submit", submit)
+    with pytest.raises(RuntimeError, match="new thread"):
+        map_tiles(work, list(range(20)))
+    assert running == []
+    assert submitted[0].done()
+
+
 def test_an_error_of_another_thread_comes_out(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     caller = threading.get_ident()

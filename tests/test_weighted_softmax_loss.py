@@ -335,6 +335,39 @@ def test_a_refused_label_leaves_no_old_gradient():
     np.testing.assert_array_equal(net.blobs["scores"].diff, expected.diffs["scores"])
 
 
+def test_labels_that_changed_before_a_refused_one_are_seen():
+    bottoms = {
+        "scores": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
+        "label": np.zeros(3, np.float32),
+    }
+    net = run(python_layer(SOFTMAX, list(bottoms)), bottoms).net
+    net.blobs["label"].data[...] = 1, 0, 99
+    with pytest.raises(ValueError, match="holds 99 at"):
+        net.backward()
+    bottoms["label"] = np.array([1, 0, 0], np.float32)
+    net.blobs["label"].data[...] = bottoms["label"]
+    net.backward()
+    expected = run(python_layer(SOFTMAX, list(bottoms)), bottoms)
+    np.testing.assert_array_equal(net.blobs["scores"].diff, expected.diffs["scores"])
+
+
+def test_a_backward_that_was_interrupted_leaves_nothing_half_done(monkeypatch):
+    bottoms = {
+        "scores": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32),
+        "label": np.zeros(3, np.float32),
+    }
+    net = run(python_layer(SOFTMAX, list(bottoms)), bottoms).net
+    bottoms["label"] = np.array([1, 0, 2], np.float32)
+    net.blobs["label"].data[...] = bottoms["label"]
+    with monkeypatch.context() as context:
+        context.setattr(loops.chosen(), "softmax_losses", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            net.backward()
+    net.backward()
+    expected = run(python_layer(SOFTMAX, list(bottoms)), bottoms)
+    np.testing.assert_array_equal(net.blobs["scores"].diff, expected.diffs["scores"])
+
+
 def test_prob_gets_its_shape_back():
     bottoms = {"scores": np.zeros((4, 3), np.float32), "label": np.zeros(4, np.float32)}
     net = run(python_layer(SOFTMAX, list(bottoms), tops=["loss", "prob"]), bottoms).net
