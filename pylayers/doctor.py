@@ -74,6 +74,8 @@ def examine(file=None, gpu=None):
 
 def _print(facts, findings, count):
     versions = [f"{name} {facts[key]}" for name, key in _VERSIONS.items() if facts[key]]
+    if facts["caffe"] and not facts["numba"]:
+        versions.append("no Numba, with which the losses are faster on the CPU")
     print(", ".join(versions) + (f"; Caffe in {facts['folders'][0]}" if facts["caffe"] and facts["folders"] else ""))
     for finding in findings:
         place = ":".join(str(part) for part in (finding.file, finding.line) if part is not None)

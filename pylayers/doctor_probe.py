@@ -66,11 +66,12 @@ def environment():
 
 
 def _numba():
-    """The version of a Numba that the layers can use; None where there is none, and NumPy does its work."""
+    """The version of a Numba that the layers can use; None where there is none, and they run on NumPy."""
     try:
-        return importlib.import_module("numba").__version__
+        module = importlib.import_module("numba")
     except Exception:
         return None
+    return None if module.config.DISABLE_JIT else module.__version__
 
 
 def gpu(device):

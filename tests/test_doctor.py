@@ -1039,10 +1039,18 @@ def test_no_caffe_at_all(tmp_path):
 
 def test_this_caffe_is_right(capsys):
     assert cli.main(["doctor"]) == 0
-    numba = r", Numba \S+" if importlib.util.find_spec("numba") else ""
-    assert re.match(
-        rf"Python 3\S+, Caffe \S+, NumPy \S+{numba}, protobuf \S+(, CUDA \d+)?; Caffe in /", capsys.readouterr().out
-    )
+    numba, hint = (r", Numba \S+", "") if importlib.util.find_spec("numba") else ("", NO_NUMBA)
+    versions = rf"Python 3\S+, Caffe \S+, NumPy \S+{numba}, protobuf \S+(, CUDA \d+)?{hint}; Caffe in /"
+    assert re.match(versions, capsys.readouterr().out)
+
+
+NO_NUMBA = ", no Numba, with which the losses are faster on the CPU"
+
+
+def test_a_numba_that_does_not_compile_is_none(monkeypatch, capsys):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert cli.main(["doctor"]) == 0
+    assert f"{NO_NUMBA}; Caffe in /" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")
