@@ -3,7 +3,6 @@
 import importlib.util
 import math
 import sys
-import tracemalloc
 
 import again
 import numpy as np
@@ -11,7 +10,7 @@ import oracle
 import pytest
 import test_all_losses
 from closeness import assert_close_gradient, assert_close_loss
-from nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, fill, load, net_text, python_layer, run
+from nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, python_layer, run
 
 from pylayers import loops, loops_numpy
 
@@ -155,19 +154,7 @@ def test_ignored_positions_get_no_gradient_whatever_their_scores(shape, module):
 @pytest.mark.parametrize(("name", "share"), [(EUCLIDEAN, 0.01), (CHANNEL_SUM, 0.01), (SOFTMAX, 0.02)])
 def test_numbas_loops_need_little_memory(name, share, module):
     """Softmax keeps three numbers for each position, and has 500 classes here."""
-    first = np.ones((20, 500, 10, 10), np.float32)
-    bottoms = {"scores": first, "label": first[:, 0]} if name == SOFTMAX else {"pred": first, "target": first}
-    run(python_layer(name, bottoms), bottoms)  # compiles
-    net = load(net_text(python_layer(name, bottoms), bottoms))
-    fill(net, bottoms)
-    tracemalloc.start()
-    try:
-        for _ in range(2):
-            net.forward()
-            net.backward()
-        assert tracemalloc.get_traced_memory()[1] < share * first.nbytes
-    finally:
-        tracemalloc.stop()
+    assert test_all_losses.peak_memory(name) < share
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 100000])
