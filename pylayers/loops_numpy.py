@@ -103,7 +103,7 @@ def read_labels(label, classes, ignore, class_weights, weight, index, weights):
 
     Returns:
         The number of labels that count, the sum of their weights, whether `index` has changed, and where the first
-        wrong label is, or −1. With a wrong label there are no results.
+        wrong label is, or −1. With a wrong label only the last two mean anything.
     """
     ignored = None if ignore is None else label == ignore
     valid = label if ignored is None else np.where(ignored, np.float32(0), label)

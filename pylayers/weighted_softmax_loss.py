@@ -205,7 +205,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
             self._index.reshape(-1),
             weights,
         )
-        if changed or wrong >= 0:
+        if changed:
             self.kept = None
         if wrong >= 0:
             self._fail_label(label[wrong], self.shapes[1], wrong)

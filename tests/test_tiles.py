@@ -46,12 +46,13 @@ def test_a_thread_that_comes_too_late_is_not_waited_for(monkeypatch):
 
     def hold():
         held.set()
-        release.wait(10)
+        release.wait(3)
 
-    _pool(1).submit(hold)
+    holding = _pool(1).submit(hold)
     assert held.wait(10)
     try:
         assert map_tiles(lambda piece: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
+        assert not holding.done()
     finally:
         release.set()
 
