@@ -213,7 +213,11 @@ def _add_check_gradient(parser):
     )
     parser.add_argument("--param-str", default="", metavar="TEXT", help="of a Python layer")
     parser.add_argument("--params", default="", metavar="TEXT", help="more fields of the layer, as prototxt text")
-    parser.add_argument("--net", metavar="FILE", help="take the layer, and its bottoms' values, from this net")
+    parser.add_argument(
+        "--net",
+        metavar="FILE",
+        help="take the layer, and its bottoms' values, from this net; its inputs are filled with random numbers",
+    )
     parser.add_argument("--layer", metavar="NAME", help="the layer's name in that net")
     parser.add_argument("--loss-weight", type=_finite, metavar="X", help="the first top's diff (default: 0.3)")
     defaults = {

@@ -13,7 +13,7 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from pylayers import nets
+from pylayers import inputs, nets
 from pylayers.gradient_net import Subject
 from pylayers.output import UserError
 
@@ -33,6 +33,8 @@ _STEADY = 0.9
 # Of the step: shorter ones, which tell how far forward's derivative can be trusted.
 _SHORTER = (3 / 4, 1 / 2, 1 / 3)
 _SENTINEL = np.float32(12345.5)
+
+_ALL_ZERO = "where every derivative is 0"
 
 
 class BlobResult(NamedTuple):
@@ -114,8 +116,9 @@ def check_gradient(
     compared to the slope on one side, and large blobs without the elements whose gradient leaps. What is still off may
     be so by twice what the derivatives of shorter steps span.
 
-    Beside the derivatives it checks that backward writes a bottom's diff and does not add to it, and leaves it alone
-    where propagate_down is false (only for layers with two bottoms that have a gradient; Caffe calls no backward else).
+    Beside the derivatives it checks that twice the tops' diff gives twice the gradient; that backward writes a bottom's
+    diff and does not add to it, and leaves it alone where propagate_down is false (only for layers with two bottoms
+    that have a gradient; Caffe calls no backward else).
 
     Args:
         layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
@@ -160,6 +163,8 @@ def check_gradient(
         for name, blob in blobs.items()
     ]
     violations = _added(subject, wanted, gradients)
+    if all(result.error <= result.tolerance for result in results):
+        violations += _not_scaled(subject, wanted, gradients)
     violations += _written_unasked(layer, values, wanted, seed, phase)
     return Report(results, violations)
 
@@ -174,7 +179,7 @@ def run(options):
         The exit status: 0 where the gradient is right, 1 where not.
 
     Raises:
-        UserError: there is no such layer, or Caffe refuses it or its bottoms.
+        UserError: there is no such layer, Caffe refuses it or its bottoms, or every derivative is 0.
     """
     phase = nets.PHASES[options.phase]
     if options.net and options.layer:
@@ -182,11 +187,13 @@ def run(options):
             raise UserError(
                 "--net and --layer take the layer from the net: give no LAYER, --bottom, --param-str or --params"
             )
-        layer, bottoms = _layer_in_net(options.net, options.layer, phase)
+        layer, bottoms = _layer_in_net(options, phase)
     elif options.subject:
         layer, bottoms = _layer_by_name(options), options.bottom
         if not bottoms:
             raise UserError("give the shape of each bottom, such as --bottom 4,10 --bottom 4")
+        if options.subject in LABEL_LOSSES and 1 not in dict(options.labels):
+            raise UserError(f"bottom[1] of {options.subject} holds labels: give --labels 1:CLASSES, such as 1:10")
     else:
         raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
     check = functools.partial(
@@ -204,6 +211,8 @@ def run(options):
         phase=phase,
     )
     report = nets.rehearsed(check, options.subject or options.layer)
+    if report.passed and all(result.worst == _ALL_ZERO for result in report.results):
+        raise UserError("nothing is proven: every derivative is 0 for these values and this loss weight")
     print(report)
     return 0 if report.passed else 1
 
@@ -243,8 +252,9 @@ def _layer_class(module, name):
     return getattr(found, name)
 
 
-def _layer_in_net(path, name, phase):
+def _layer_in_net(options, phase):
     """The parameter of a layer of a net, and the values of its bottoms."""
+    path, name = options.net, options.layer
     layers = nets.read_layers(path, phase)
     if name not in [layer.name for layer in layers]:
         names = ", ".join(f'"{layer.name}"' for layer in layers)
@@ -252,12 +262,26 @@ def _layer_in_net(path, name, phase):
     layer = next(layer for layer in layers if layer.name == name)
     if not layer.bottom:
         raise UserError(f'the layer "{name}" of {path} has no bottom, and no gradient')
-    return layer, nets.rehearsed(functools.partial(_bottoms_in_net, path, layer, phase), path)
+    labels = {
+        layer.bottom[index]: inputs.Label(classes, None)
+        for index, classes in options.labels
+        if index < len(layer.bottom)
+    }
+    bottoms = functools.partial(_bottoms_in_net, path, layer, layers, labels, options.seed, phase)
+    return layer, nets.rehearsed(bottoms, path)
 
 
-def _bottoms_in_net(path, layer, phase):
-    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place."""
+def _bottoms_in_net(path, layer, layers, labels, seed, phase):
+    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place.
+
+    The net's inputs, which hold zeros, are filled with random numbers, or labels where those are known or asked for.
+    """
     net = caffe.Net(path, phase)
+    labels = {**inputs.find_labels(layers, net), **labels}
+    random = np.random.default_rng(seed)
+    for name in net.inputs:
+        data = net.blobs[name].data
+        data[...] = inputs.draw(random, data.shape, labels[name]) if name in labels else random.normal(size=data.shape)
     index = list(net._layer_names).index(layer.name)
     if index:
         net._forward(0, index - 1)
@@ -315,7 +339,7 @@ def _check_blob(name, blob, gradient, subject, step, threshold, kink, random):
     if not rows:
         return BlobResult(name, 0, int(kinked.sum()), "all elements lie at the kink: nothing is checked", np.inf, 0.0)
     if not gradient.any() and not any(row.numeric for row in rows):
-        return BlobResult(name, len(rows), int(kinked.sum()), "where every derivative is 0", 0.0, 0.0)
+        return BlobResult(name, len(rows), int(kinked.sum()), _ALL_ZERO, 0.0, 0.0)
     scale = max(np.abs(gradient).max(), *(abs(row.numeric) for row in rows)) if exhaustive else np.linalg.norm(gradient)
     for index, row in enumerate(rows):
         if row.error > threshold * scale + row.noise:
@@ -387,6 +411,20 @@ def _added(subject, wanted, gradients):
         f"bottom[{index}]: backward adds to the diff, or leaves elements of it as they were; it must write each one"
         for index in wanted
         if not np.allclose(subject.bottom(index).diff, gradients[f"bottom[{index}]"], rtol=1e-3, atol=1e-3)
+    ]
+
+
+def _not_scaled(subject, wanted, gradients):
+    """Bottoms whose gradient is not twice as large where the tops' diff is; nothing else shows it where that is 1."""
+    upstream = subject.upstream
+    subject.upstream = [2 * v for v in upstream]
+    subject.backward(prefill=0)
+    subject.upstream = upstream
+    return [
+        f"bottom[{index}]: twice the top's diff (for a loss: its loss weight) does not give twice the gradient"
+        for index in wanted
+        for gradient in [gradients[f"bottom[{index}]"]]
+        if not np.allclose(subject.bottom(index).diff, 2 * gradient, rtol=0, atol=1e-3 * np.abs(gradient).max())
     ]
 
 

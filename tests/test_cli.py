@@ -191,10 +191,38 @@ def test_check_gradient_of_a_layer_in_a_net(net, layer, constants):
     assert check_gradient("--net", f"prototxt/{net}.prototxt", "--layer", layer, "--phase", "train", *constants) == 0
 
 
+INPUTS_AND_LOSS = """
+layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 4 dim: 3 } } }
+layer { name: "loss" type: "Python" bottom: "a" bottom: "b" top: "loss" loss_weight: 1 python_param { %s } }"""
+
+
+@pytest.mark.parametrize(
+    ("param", "labels", "status"),
+    [
+        ('module: "wrong_losses" layer: "WrongSignLayer"', [], 1),
+        ('module: "pylayers" layer: "EuclideanLossLayer"', [], 0),
+        ('module: "focal_loss" layer: "FocalLossLayer"', ["--labels", "1:2"], 0),
+    ],
+)
+def test_check_gradient_fills_the_inputs_of_a_net(param, labels, status, tmp_path):
+    """They are zeros, of which a wrong sign, too, has the right gradient; and focal loss refuses other labels."""
+    net = tmp_path / "net.prototxt"
+    net.write_text(INPUTS_AND_LOSS % param)
+    assert check_gradient("--net", str(net), "--layer", "loss", *labels) == status
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "give a layer, as module:Class or a type of Caffe's, or --net and --layer"),
+        (
+            ["SoftmaxWithLoss", "--bottom", "4,5", "--bottom", "4"],
+            "bottom[1] of SoftmaxWithLoss holds labels: give --labels",
+        ),
+        (
+            ["EuclideanLoss", "--bottom", "4,5", "--bottom", "4,5", "--loss-weight", "0"],
+            "nothing is proven: every derivative is 0",
+        ),
         (["Python", "--bottom", "4,3"], "name a Python layer as module:Class"),
         (
             ["EuclideanLoss", "--bottom", "4,5", "--bottom", "4,5", "--constant", "0", "--constant", "1"],

@@ -245,3 +245,10 @@ def test_shorter_steps_that_are_not_finite_excuse_nothing(nearer, noise, monkeyp
     steps = iter(nearer)
     monkeypatch.setattr(gradient_check, "_central", lambda *_: row._replace(numeric=next(steps)))
     assert gradient_check._as_sure_as_shorter_steps(None, None, row, 0.01, None).noise == pytest.approx(noise)
+
+
+def test_catches_a_missing_loss_weight_where_it_is_1():
+    report = check_gradient(wrong("NoLossWeightLayer"), [(4, 5), (4, 5)], loss_weight=1)
+    assert all(result.error <= result.tolerance for result in report.results)
+    assert len(report.violations) == 2
+    assert "bottom[1]: twice the top's diff (for a loss: its loss weight) does not give twice" in report.violations[1]
