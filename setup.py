@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 PLOT = ["matplotlib", "rich"]
 # CuPy, and the compiler and the headers that it compiles kernels with, so that no CUDA toolkit is needed.
@@ -15,9 +15,9 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
-    packages=["pylayers"],
-    package_data={"pylayers": ["kernels/*.cu"]},
-    entry_points={"console_scripts": ["pylayers = pylayers.cli:main"]},
+    packages=find_packages(include=["pylayers", "pylayers.*"]),
+    package_data={"pylayers": ["**/*.cu"]},
+    entry_points={"console_scripts": ["pylayers = pylayers.tools.cli:main"]},
     python_requires=">=3.9",
     install_requires=["numpy"],
     extras_require={

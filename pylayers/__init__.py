@@ -4,9 +4,9 @@ import importlib
 
 # Imported when first asked for: `pylayers doctor` runs where Caffe cannot be imported, and says why.
 _MODULES = {
-    "ChannelSumEuclideanLossLayer": "pylayers.channel_sum_euclidean_loss",
-    "EuclideanLossLayer": "pylayers.euclidean_loss",
-    "WeightedSoftmaxLossLayer": "pylayers.weighted_softmax_loss",
+    "ChannelSumEuclideanLossLayer": "pylayers.losses.channel_sum_euclidean.layer",
+    "EuclideanLossLayer": "pylayers.losses.euclidean.layer",
+    "WeightedSoftmaxLossLayer": "pylayers.losses.weighted_softmax.layer",
 }
 __all__ = list(_MODULES)
 

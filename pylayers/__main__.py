@@ -1,8 +1,8 @@
-"""``python -m pylayers``: the commands of `pylayers.cli`."""
+"""``python -m pylayers``: the commands of `pylayers.tools.cli`."""
 
 import sys
 
-from pylayers.cli import main
+from pylayers.tools.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pylayers import blobs
 from pylayers.layer import LossLayer
+from pylayers.runtime import gpu as blobs
 
 
 class ArrayLossLayer(LossLayer):

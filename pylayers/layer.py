@@ -4,11 +4,20 @@ import functools
 import math
 import warnings
 
-import caffe
+try:
+    import caffe
+except ModuleNotFoundError as error:
+    if error.name != "caffe":
+        raise
+    raise ModuleNotFoundError(
+        "pylayers needs Caffe's Python module, which no package index has: run 'make' in a clone of "
+        "pylayers to build it, or use the Python in which 'import caffe' works",
+        name="caffe",
+    ) from None
 import numpy as np
 
 from pylayers import params
-from pylayers.blobs import on_gpu, shape_of
+from pylayers.runtime.gpu import on_gpu, shape_of
 
 
 class LossLayer(caffe.Layer):

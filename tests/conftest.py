@@ -17,7 +17,7 @@ for folder in ("demo", "prototxt/own_loss"):
 @functools.cache
 def no_gpu():
     """Why the tests marked gpu cannot run here; None where they can."""
-    from pylayers import blobs
+    from pylayers.runtime import gpu as blobs
 
     if not blobs.CUDA_BUILD:
         return "this Caffe is built for the CPU alone"
@@ -66,7 +66,9 @@ def host_cupy(monkeypatch):
     """Makes the layers believe that Caffe is in GPU mode, that its memory is there, and that this is CuPy."""
     from host_kernels import HostCupy
 
-    from pylayers import blobs, gpu, layer
+    from pylayers import kernel_layer as gpu
+    from pylayers import layer
+    from pylayers.runtime import gpu as blobs
 
     cupy = HostCupy()
     monkeypatch.setattr(layer, "on_gpu", lambda blob: True)

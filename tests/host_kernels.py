@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pylayers import gpu
+from pylayers import kernel_layer as gpu
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")

@@ -12,9 +12,9 @@ from nets import layer, python_layer, run
 from test_all_losses import LOSSES
 from test_caffe_binary import CAFFE, environment, losses
 
-from pylayers import blobs
 from pylayers import layer as layer_module
 from pylayers.gradient_check import assert_gradient
+from pylayers.runtime import gpu as blobs
 
 EXAMPLE = ROOT / "prototxt/own_loss/focal_loss.py"
 FOCAL = functools.partial(python_layer, "FocalLossLayer", ["scores", "label"], module="focal_loss")

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from pylayers import bench, cli
-from pylayers.twins import PAIRS, Case
+from pylayers.tools import cli
+from pylayers.tools.bench import cpu as bench
+from pylayers.tools.twins import PAIRS, Case
 
 SMALL = (
     Case("euclidean", (4, 10)),

@@ -8,7 +8,7 @@ import caffe
 import pytest
 from caffe import _caffe
 
-from pylayers import blobs
+from pylayers.runtime import gpu as blobs
 
 
 @pytest.fixture

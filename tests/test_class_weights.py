@@ -19,10 +19,11 @@ from nets import load
 from PIL import Image
 
 import pylayers
-from pylayers import cli, label_sources
 from pylayers.class_weights import count, median_frequency
+from pylayers.class_weights import sources as label_sources
 from pylayers.layers import python_loss
-from pylayers.output import UserError
+from pylayers.tools import cli
+from pylayers.tools.report import UserError
 
 IGNORE = 255
 CLASSES = 5

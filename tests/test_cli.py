@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from pylayers import cli
+from pylayers.tools import cli
 
 EUCLIDEAN = ["prototxt/euclidean_loss.prototxt", "prototxt/euclidean_loss_builtin.prototxt"]
 
@@ -43,7 +43,7 @@ def test_a_net_that_ends_the_process_ends_in_one_line(tmp_path):
 
 
 def test_import_of_the_package_gives_the_layers_alone():
-    done = python("-c", "import sys, pylayers; print([m for m in ('rich', 'pylayers.cli') if m in sys.modules])")
+    done = python("-c", "import sys, pylayers; print([m for m in ('rich', 'pylayers.tools.cli') if m in sys.modules])")
     assert done.stdout == "[]\n"
 
 
@@ -108,9 +108,9 @@ def test_file_that_cannot_be_written_is_found_before_the_work(command, option, t
     def work(*_):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr("pylayers.nets.read", work)
-    monkeypatch.setattr("pylayers.compare_all.compare_all", work)
-    monkeypatch.setattr("pylayers.bench.bench", work)
+    monkeypatch.setattr("pylayers.caffe_nets.read.read", work)
+    monkeypatch.setattr("pylayers.tools.compare.all_layers.compare_all", work)
+    monkeypatch.setattr("pylayers.tools.bench.cpu.bench", work)
     for path, reason in ((tmp_path / "no/x.png", "No such file or directory"), (tmp_path / "x.png", "it is a folder")):
         (tmp_path / "x.png").mkdir(exist_ok=True)
         assert cli.main([*command, option, str(path)]) == 2

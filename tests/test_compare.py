@@ -13,8 +13,12 @@ from google.protobuf import text_format
 from nets import SOFTMAX, input_layer, layer, load, python_layer
 
 import pylayers
-from pylayers import cli, compare, compare_all, inputs, nets
-from pylayers.twins import PAIRS, Case, net_text
+from pylayers.caffe_nets import labels as inputs
+from pylayers.caffe_nets import read as nets
+from pylayers.tools import cli
+from pylayers.tools.compare import all_layers as compare_all
+from pylayers.tools.compare import two_nets as compare
+from pylayers.tools.twins import PAIRS, Case, net_text
 
 EXAMPLES = sorted(
     path.relative_to(ROOT) for path in (ROOT / "prototxt").glob("*.prototxt") if not path.stem.endswith("_builtin")

@@ -19,11 +19,15 @@ from conftest import ROOT
 from nets import load
 from test_prototxt import FOLDER, ids
 
-from pylayers import cli, doctor, doctor_environment, doctor_net, doctor_probe, doctor_rules
-from pylayers.doctor_environment import Answer
+from pylayers.caffe_nets.read import rehearse
 from pylayers.layer import LossLayer
-from pylayers.nets import rehearse
-from pylayers.output import UserError
+from pylayers.tools import cli, doctor
+from pylayers.tools.doctor import environment as doctor_environment
+from pylayers.tools.doctor import nets as doctor_net
+from pylayers.tools.doctor import probe as doctor_probe
+from pylayers.tools.doctor import rules as doctor_rules
+from pylayers.tools.doctor.environment import Answer
+from pylayers.tools.report import UserError
 
 FILES = sorted(FOLDER.glob("**/*.prototxt"))
 CUDA = hasattr(Blob, "_gpu_data_ptr")
@@ -551,9 +555,9 @@ def test_shows_why_a_module_is_not_imported(code, found, detail, examine_alone, 
 
 def test_a_module_is_searched_where_caffe_does(examine_alone):
     """And not in the folder of the script that imports it."""
-    assert (ROOT / "pylayers/tiles.py").exists()
-    (finding,) = examine_alone(euclidean(module="tiles"))
-    assert "No module named 'tiles'" in finding.found
+    assert (ROOT / "pylayers/tools/doctor/rules.py").exists()
+    (finding,) = examine_alone(euclidean(module="rules"))
+    assert "No module named 'rules'" in finding.found
 
 
 @pytest.mark.parametrize(

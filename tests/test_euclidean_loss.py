@@ -8,7 +8,7 @@ import pytest
 from closeness import assert_close_gradient, assert_close_loss, assert_same_results
 from nets import EUCLIDEAN, layer, python_layer, run
 
-from pylayers import loops
+from pylayers.runtime import loops
 
 SHAPES = [(4, 10), (1, 1), (1, 7), (7,), (3, 4, 5, 6), (100, 1000)]
 

@@ -7,8 +7,11 @@ import caffe
 import host_kernels
 import pytest
 
-from pylayers import bench, blobs, cli, gpu_bench
-from pylayers.twins import Case
+from pylayers.runtime import gpu as blobs
+from pylayers.tools import cli
+from pylayers.tools.bench import cpu as bench
+from pylayers.tools.bench import gpu as gpu_bench
+from pylayers.tools.twins import Case
 
 SMALL = (
     Case("euclidean", (4, 10)),

@@ -20,8 +20,8 @@ from closeness import assert_close_gradient, assert_close_loss
 from conftest import ROOT
 from host_kernels import STEMS, call, scratch
 
-from pylayers import gpu
-from pylayers.weighted_softmax_loss import CHUNKS
+from pylayers import kernel_layer as gpu
+from pylayers.losses.weighted_softmax.layer import CHUNKS
 
 ARCHITECTURES = (75, 80, 86, 89, 90)
 EUCLIDEAN, CHANNEL_SUM, SOFTMAX = STEMS
@@ -433,8 +433,10 @@ def test_the_kernels_are_in_what_pip_installs(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "built"]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
-    built = {path.name for path in (tmp_path / "built/pylayers/kernels").iterdir()}
-    assert built == {f"{stem}.cu" for stem in ("common", *STEMS)}
+    built = tmp_path / "built"
+    found = {str(path.relative_to(built)) for path in built.glob("**/*.cu")}
+    losses = {f"pylayers/losses/{stem.removesuffix('_loss')}/kernels.cu" for stem in STEMS}
+    assert found == {"pylayers/runtime/common.cu", *losses}
 
 
 # What these tests themselves see

@@ -7,9 +7,9 @@ from nets import SOFTMAX
 from test_all_losses import LOSSES
 
 from pylayers import gradient_check
+from pylayers.caffe_nets.read import rehearse
 from pylayers.gradient_check import assert_gradient, check_gradient
-from pylayers.nets import rehearse
-from pylayers.output import UserError
+from pylayers.tools.report import UserError
 
 
 def python(layer, options="", module="pylayers"):

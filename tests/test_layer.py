@@ -11,7 +11,7 @@ from nets import python_layer, run
 from test_all_losses import LOSSES
 
 import pylayers.layer
-from pylayers import blobs
+from pylayers.runtime import gpu as blobs
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ import test_all_losses
 from closeness import assert_close_gradient, assert_close_loss
 from nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, python_layer, run
 
-from pylayers import loops, loops_numpy
+from pylayers.losses.weighted_softmax import formula as loops_numpy
+from pylayers.runtime import loops
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+LOOPS = {"loops_numpy": loops_numpy.__name__, "loops_numba": "pylayers.losses.weighted_softmax.loops"}
 MODULES = ["loops_numpy", pytest.param("loops_numba", marks=needs_numba)]
 
 if HAS_NUMBA:  # or else they have run with NumPy's already
@@ -31,7 +33,7 @@ def loss(request):
 def _numpys_loops(request, monkeypatch):
     """NumPy's loops, or the module that a test names."""
     name = request.node.callspec.params.get("module") if hasattr(request.node, "callspec") else None
-    module = importlib.import_module(f"pylayers.{name}") if name else loops_numpy
+    module = importlib.import_module(LOOPS[name]) if name else loops_numpy
     monkeypatch.setattr(loops, "chosen", lambda: module)
 
 
@@ -40,7 +42,7 @@ chosen = loops.chosen.__wrapped__
 
 @needs_numba
 def test_numba_is_taken_where_it_is_installed():
-    from pylayers import loops_numba
+    from pylayers.losses.weighted_softmax import loops as loops_numba
 
     assert chosen() is loops_numba
 
@@ -72,7 +74,7 @@ def test_a_broken_numba_is_told(error, tmp_path, monkeypatch):
 def test_compiles_where_no_folder_for_the_cache_can_be_written(monkeypatch):
     import numba
 
-    from pylayers import loops_numba
+    from pylayers.losses.weighted_softmax import loops as loops_numba
 
     def njit(function, cache=False, **flags):
         if cache:
@@ -89,7 +91,7 @@ def test_compiles_where_no_folder_for_the_cache_can_be_written(monkeypatch):
 def test_exp_and_log_are_within_2e_7(name, exact):
     import numba
 
-    from pylayers import loops_numba
+    from pylayers.losses.weighted_softmax import loops as loops_numba
 
     function = getattr(loops_numba, name)
     every = numba.njit(lambda x: [function(number) for number in x], error_model="numpy")

@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 from test_caffe_binary import CAFFE, train
 
-from pylayers.output import UserError
-from pylayers.plot_log import plot, read_log, write_csv
+from pylayers.tools.plot_log import plot, read_log, write_csv
+from pylayers.tools.report import UserError
 
 HEAD = "I20261122 14:13:54.290000  4736 "
 START = HEAD + "solver.cpp:45] Initializing solver from parameters: \n"

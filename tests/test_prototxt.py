@@ -18,7 +18,7 @@ NETS = sorted(
     if not path.stem.endswith("_solver") and path.parent.name != "own_loss"
 )
 PYTHON_NETS = [path for path in NETS if not path.stem.endswith("_builtin")]
-LOSS_STEMS = sorted(path.stem for path in (ROOT / "pylayers").glob("*_loss.py"))
+LOSS_STEMS = sorted(f"{path.parent.name}_loss" for path in (ROOT / "pylayers/losses").glob("*/layer.py"))
 EXAMPLES = [path for path in PYTHON_NETS if path.parent == FOLDER]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import pytest
 
-from pylayers import reference
+from pylayers.tools.compare import reference
 
 # Both are float64; a sum of some hundred terms in another order differs by that much.
 CLOSE = 1e-12

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from pylayers.tiles import _pool, map_tiles, thread_count, tiles
+from pylayers.runtime.tiles import _pool, map_tiles, thread_count, tiles
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])

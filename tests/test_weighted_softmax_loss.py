@@ -8,7 +8,7 @@ import pytest
 from closeness import assert_close_gradient, assert_close_loss, assert_same_results
 from nets import SOFTMAX, fill, layer, load, loss_index, net_text, python_layer, run
 
-from pylayers import loops
+from pylayers.runtime import loops
 
 CAFFE_NORMALIZATIONS = ["VALID", "FULL", "BATCH_SIZE", "NONE"]
 # (shape of the scores, axis of the classes)
@@ -105,7 +105,7 @@ def test_large_blob_is_exact():
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_any_pieces_match_oracle(shape, axis, size, monkeypatch):
     monkeypatch.setattr(loops.chosen(), "TILE", size)
-    monkeypatch.setattr("pylayers.weighted_softmax_loss.SHORT", 3)
+    monkeypatch.setattr("pylayers.losses.weighted_softmax.layer.SHORT", 3)
     bottoms = blobs(shape, axis, ignore_label=255)
     found = run(python_layer(SOFTMAX, bottoms, json.dumps({"axis": axis, "ignore_label": 255})), bottoms)
     loss, gradient = oracle.weighted_softmax(bottoms["scores"], bottoms["label"], axis=axis, ignore_label=255)

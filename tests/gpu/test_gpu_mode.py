@@ -17,7 +17,7 @@ from test_all_losses import LOSSES
 from test_caffe_binary import CAFFE, SOLVER, environment, losses
 from test_prototxt import EXAMPLES, ids
 
-from pylayers import blobs
+from pylayers.runtime import gpu as blobs
 
 pytestmark = pytest.mark.gpu
 KERNEL_LOSSES = {name: loss for name, loss in LOSSES.items() if loss.module == "pylayers"}

@@ -16,7 +16,7 @@ from closeness import assert_close_gradient, assert_close_loss, assert_same_resu
 from conftest import must_test_gpu, no_gpu
 from nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, python_layer, run
 
-from pylayers import blobs
+from pylayers.runtime import gpu as blobs
 
 pytestmark = pytest.mark.gpu
 

@@ -1,0 +1,464 @@
+"""Proves a layer's gradient: backward against central differences of forward, on real Caffe.
+
+It takes any layer: a Python layer of anyone's, or one of Caffe's own. The layer alone is put into a net, with an
+Input for each bottom; everything else is what Caffe itself does with it.
+"""
+
+import functools
+import importlib
+from typing import NamedTuple, Optional
+
+import caffe
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+from pylayers.caffe_nets import labels as inputs
+from pylayers.caffe_nets import read as nets
+from pylayers.gradient_check.subject import Subject
+from pylayers.tools.report import UserError
+
+# Caffe's own gradient checker moves each value by 1e-2; here that is relative to the blob's root mean square.
+STEP = 1e-2
+# Of the blob's largest gradient. The difference quotient itself is off by about STEP², 1e-4.
+THRESHOLD = 1e-3
+# Blobs of up to this many elements are checked element by element, larger ones along random directions.
+EXHAUSTIVE = 2000
+DIRECTIONS = 20
+# Losses of Caffe's own whose second bottom holds labels.
+LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
+# Of the largest gradient: a change of an element's between a direction's ends that shows a kink.
+_LEAP = 0.03
+# Of the gradient's norm: what the elements without a kink have at least, so that there is something to compare.
+_STEADY = 0.9
+# Of the step: shorter ones, which tell how far forward's derivative can be trusted.
+_SHORTER = (3 / 4, 1 / 2, 1 / 3)
+_SENTINEL = np.float32(12345.5)
+
+_ALL_ZERO = "where every derivative is 0"
+
+
+class BlobResult(NamedTuple):
+    """What was found for one bottom or parameter blob."""
+
+    blob: str
+    checked: int  # elements, or directions
+    skipped: int  # elements within `kink_range` of `kink`
+    worst: str  # the worst element or direction, with both derivatives
+    error: float  # its difference
+    tolerance: float  # what that difference may be
+    beside: int = 0  # elements compared to one side of a kink, or directions without the elements at kinks
+
+
+class Report(NamedTuple):
+    """All that was found: one result for each blob, and the rules of backward that are broken."""
+
+    results: list
+    violations: list
+
+    @property
+    def passed(self):
+        """True if no derivative is off and no rule is broken."""
+        return not self.violations and all(result.error <= result.tolerance for result in self.results)
+
+    def __str__(self):
+        lines = []
+        for result in self.results:
+            verdict = "ok" if result.error <= result.tolerance else "WRONG"
+            kinks = f" ({result.beside} beside a kink)" if result.beside else ""
+            kinks += f", {result.skipped} at a kink skipped" if result.skipped else ""
+            lines.append(
+                f"{verdict:5}  {result.blob}: {result.checked} checked{kinks}; largest difference {result.error:.2g} "
+                f"(allowed {result.tolerance:.2g}) {result.worst}"
+            )
+        return "\n".join(lines + [f"WRONG  {violation}" for violation in self.violations])
+
+
+class NothingToCheckError(ValueError):
+    """A layer without a bottom or a parameter that has a gradient: to say that it is right would prove nothing."""
+
+
+def assert_gradient(layer, bottoms, **options):
+    """Checks a layer's gradient in a user's own tests.
+
+    Args:
+        layer: as for `check_gradient`.
+        bottoms: as for `check_gradient`.
+        **options: as for `check_gradient`.
+
+    Raises:
+        AssertionError: a derivative is off or a rule is broken; the message is the whole report.
+        ValueError: as `check_gradient`.
+    """
+    report = check_gradient(layer, bottoms, **options)
+    assert report.passed, f"the gradient of {layer} is wrong:\n{report}"
+
+
+def check_gradient(
+    layer,
+    bottoms,
+    *,
+    labels: Optional[dict] = None,
+    constants=(),
+    loss_weight: Optional[float] = None,
+    step=STEP,
+    threshold=THRESHOLD,
+    kink=0.0,
+    kink_range=-1.0,
+    seed=1701,
+    phase=caffe.TEST,
+):
+    """Compares backward with central differences of forward.
+
+    The objective is Σ v·top, v being the tops' diff: random numbers, or `loss_weight` for a layer whose first top has
+    one element, so that a layer which ignores its top's diff is found out. float32 limits what can be seen: a
+    derivative may be off by `threshold` times the blob's largest one, plus the rounding of the objective over the step.
+    Where a few elements are off by more, a step may have crossed a kink, as that of L1 or Huber losses: they are
+    compared to the slope on one side, and large blobs without the elements whose gradient leaps. What is still off may
+    be so by twice what the derivatives of shorter steps span.
+
+    Beside the derivatives it checks that twice the tops' diff gives twice the gradient; that backward writes a bottom's
+    diff and does not add to it, and leaves it alone where propagate_down is false (only for layers with two bottoms
+    that have a gradient; Caffe calls no backward else).
+
+    Args:
+        layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
+        bottoms: for each bottom its shape (filled with normal random numbers), or an array.
+        labels: dict from the index of a bottom to the number of its classes; it is filled with whole numbers.
+        constants: indices of more bottoms that have no gradient. Not needed for what is known to have none: the
+            CONSTANTS of a loss on the kit's base classes, the labels of Caffe's own losses.
+        loss_weight: the first top's diff where it has one element; 0.3 if not given.
+        step: how far a value is moved, relative to the root mean square of its blob.
+        threshold: see above.
+        kink: with `kink_range`, as Caffe's checker: where abs(value) lies within `kink_range` of `kink`, the forward
+            may have a kink, and the element is skipped.
+        kink_range: negative for no kink.
+        seed: of all random numbers, the layer's own included.
+        phase: caffe.TEST or caffe.TRAIN.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: the text is no layer, an index is out of range, or (`NothingToCheckError`) there is no bottom with a
+            gradient, and no parameter.
+    """
+    labels = labels or {}
+    _check_indices(len(bottoms), labels, constants)
+    layer = _layer_parameter(layer)
+    constants = {*constants, *_known_constants(layer, len(bottoms), labels)}
+    random = np.random.default_rng(seed)
+    values = [_values(index, bottom, labels, random) for index, bottom in enumerate(bottoms)]
+    wanted = [index for index in range(len(bottoms)) if index not in labels and index not in constants]
+    subject = Subject(layer, values, wanted, seed, phase)
+    subject.draw_upstream(random, 0.3 if loss_weight is None else loss_weight)
+
+    subject.backward(prefill=0)
+    blobs = {f"bottom[{index}]": subject.bottom(index) for index in wanted}
+    blobs.update({f"blobs[{index}]": blob for index, blob in enumerate(subject.params())})
+    if not blobs:
+        raise NothingToCheckError("nothing to check: each bottom is a label or a constant, and there is no parameter")
+    gradients = {name: blob.diff.copy() for name, blob in blobs.items()}
+    results = [
+        _check_blob(name, blob, gradients[name], subject, step, threshold, (kink, kink_range), random)
+        for name, blob in blobs.items()
+    ]
+    violations = _added(subject, wanted, gradients)
+    if all(result.error <= result.tolerance for result in results):
+        violations += _not_scaled(subject, wanted, gradients)
+    violations += _written_unasked(layer, values, wanted, seed, phase)
+    return Report(results, violations)
+
+
+def run(options):
+    """The command.
+
+    Args:
+        options: a namespace with the arguments of ``pylayers check-gradient``.
+
+    Returns:
+        The exit status: 0 where the gradient is right, 1 where not.
+
+    Raises:
+        UserError: there is no such layer, Caffe refuses it or its bottoms, or every derivative is 0.
+    """
+    phase = nets.PHASES[options.phase]
+    if options.net and options.layer:
+        if options.subject or options.bottom or options.param_str or options.params:
+            raise UserError(
+                "--net and --layer take the layer from the net: give no LAYER, --bottom, --param-str or --params"
+            )
+        layer, bottoms = _layer_in_net(options, phase)
+    elif options.subject:
+        layer, bottoms = _layer_by_name(options), options.bottom
+        if not bottoms:
+            raise UserError("give the shape of each bottom, such as --bottom 4,10 --bottom 4")
+        if options.subject in LABEL_LOSSES and 1 not in dict(options.labels):
+            raise UserError(f"bottom[1] of {options.subject} holds labels: give --labels 1:CLASSES, such as 1:10")
+    else:
+        raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
+    check = functools.partial(
+        _checked,
+        layer,
+        bottoms,
+        labels=dict(options.labels),
+        constants=options.constant,
+        loss_weight=options.loss_weight,
+        step=options.step,
+        threshold=options.threshold,
+        kink=options.kink,
+        kink_range=options.kink_range,
+        seed=options.seed,
+        phase=phase,
+    )
+    report = nets.rehearsed(check, options.subject or options.layer)
+    if report.passed and all(result.worst == _ALL_ZERO for result in report.results):
+        raise UserError("nothing is proven: every derivative is 0 for these values and this loss weight")
+    print(report)
+    return 0 if report.passed else 1
+
+
+def _checked(*arguments, **options):
+    try:
+        return check_gradient(*arguments, **options)
+    except NothingToCheckError as error:
+        raise UserError(str(error)) from None
+
+
+def _layer_by_name(options):
+    module, _, name = options.subject.rpartition(":")
+    if name == "Python":
+        raise UserError("name a Python layer as module:Class")
+    text = f"type: '{name}' {options.params}"
+    if module:
+        _layer_class(module, name)
+        text = f"type: 'Python' {options.params}"
+    try:
+        layer = _layer_parameter(text)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if module:
+        layer.python_param.module, layer.python_param.layer = module, name
+        layer.python_param.param_str = options.param_str
+    return layer
+
+
+def _layer_class(module, name):
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever a user's module raises
+        raise UserError(f"cannot import {module}: {error}") from None
+    if not hasattr(found, name):
+        raise UserError(f"the module {module} has no {name}")
+    return getattr(found, name)
+
+
+def _layer_in_net(options, phase):
+    """The parameter of a layer of a net, and the values of its bottoms."""
+    path, name = options.net, options.layer
+    layers = nets.read_layers(path, phase)
+    if name not in [layer.name for layer in layers]:
+        names = ", ".join(f'"{layer.name}"' for layer in layers)
+        raise UserError(f'{path} has no layer "{name}" in this phase; it has {names}')
+    layer = next(layer for layer in layers if layer.name == name)
+    if not layer.bottom:
+        raise UserError(f'the layer "{name}" of {path} has no bottom, and no gradient')
+    labels = {
+        layer.bottom[index]: inputs.Label(classes, None)
+        for index, classes in options.labels
+        if index < len(layer.bottom)
+    }
+    bottoms = functools.partial(_bottoms_in_net, path, layer, layers, labels, options.seed, phase)
+    return layer, nets.rehearsed(bottoms, path)
+
+
+def _bottoms_in_net(path, layer, layers, labels, seed, phase):
+    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place.
+
+    The net's inputs, which hold zeros, are filled with random numbers, or labels where those are known or asked for.
+    """
+    net = caffe.Net(path, phase)
+    labels = {**inputs.find_labels(layers, net), **labels}
+    random = np.random.default_rng(seed)
+    for name in net.inputs:
+        data = net.blobs[name].data
+        data[...] = inputs.draw(random, data.shape, labels[name]) if name in labels else random.normal(size=data.shape)
+    index = list(net._layer_names).index(layer.name)
+    if index:
+        net._forward(0, index - 1)
+    return [net.blobs[net._blob_names[blob]].data.copy() for blob in net._bottom_ids(index)]
+
+
+def _known_constants(layer, count, labels):
+    """The label of a loss of Caffe's own, and the bottoms that a loss on the kit's base class says are constant."""
+    if layer.type in LABEL_LOSSES:
+        return [] if 1 in labels else [1]
+    if layer.type != "Python":
+        return []
+    try:
+        kind = _layer_class(layer.python_param.module, layer.python_param.layer)
+    except UserError:  # Caffe says why where it is to make the layer
+        return []
+    names = (getattr(kind, "BOTTOMS", ()) + getattr(kind, "OPTIONAL_BOTTOMS", ()))[:count]
+    return [index for index, name in enumerate(names) if name in getattr(kind, "CONSTANTS", ()) and index not in labels]
+
+
+class _Row(NamedTuple):
+    """An element or a direction, with both derivatives."""
+
+    place: object  # the element's index, or ... for all of them
+    signs: object  # how far each moves, in steps
+    text: str
+    expected: float  # by backward
+    numeric: float  # by forward
+    noise: float  # of `numeric`
+    beside: bool = False  # a kink
+
+    @property
+    def error(self):
+        return abs(self.numeric - self.expected)
+
+
+def _check_blob(name, blob, gradient, subject, step, threshold, kink, random):
+    data = blob.data
+    if not np.isfinite(gradient).all():
+        position = tuple(int(axis) for axis in np.argwhere(~np.isfinite(gradient))[0])
+        return BlobResult(name, gradient.size, 0, f"at {position}, backward says {gradient[position]}", np.inf, 0.0)
+    kinked = np.abs(np.abs(data) - kink[0]) <= kink[1]
+    size = step * (np.sqrt(np.mean(np.square(data, dtype=np.float64))) or 1.0)
+    exhaustive = data.size <= EXHAUSTIVE
+    rows = []
+    for direction in np.argwhere(~kinked) if exhaustive else range(DIRECTIONS):
+        if exhaustive:
+            place, signs, text = tuple(direction), 1.0, f"at {tuple(int(axis) for axis in direction)}"
+        else:
+            signs = random.choice([-1.0, 1.0], data.shape) * ~kinked
+            place, text = ..., f"along random direction {direction}"
+        rows.append(_central(blob, gradient, place, signs, text, size, subject))
+        if not np.isfinite(rows[-1].numeric):
+            return BlobResult(name, len(rows), 0, f"{text}, where forward is not finite", np.inf, 0.0)
+    if not rows:
+        return BlobResult(name, 0, int(kinked.sum()), "all elements lie at the kink: nothing is checked", np.inf, 0.0)
+    if not gradient.any() and not any(row.numeric for row in rows):
+        return BlobResult(name, len(rows), int(kinked.sum()), _ALL_ZERO, 0.0, 0.0)
+    scale = max(np.abs(gradient).max(), *(abs(row.numeric) for row in rows)) if exhaustive else np.linalg.norm(gradient)
+    for index, row in enumerate(rows):
+        if row.error > threshold * scale + row.noise:
+            closer = _one_sided if exhaustive else _without_kinks
+            row = closer(blob, gradient, row, size, subject)
+            if row.error > threshold * scale + row.noise:
+                row = _as_sure_as_shorter_steps(blob, gradient, row, size, subject)
+            rows[index] = row
+    worst = max(rows, key=lambda row: row.error - row.noise)
+    text = f"{worst.text}, where backward says {worst.expected:.6g} and forward {worst.numeric:.6g}"
+    beside = sum(row.beside for row in rows)
+    allowed = float(threshold * scale + worst.noise)
+    return BlobResult(name, len(rows), int(kinked.sum()), text, worst.error, allowed, beside)
+
+
+def _central(blob, gradient, place, signs, text, size, subject):
+    """A derivative by (f(x + size) − f(x − size)) / 2 size."""
+    move = signs * size
+    (above, noise), (below, _) = subject.moved(blob, place, (move, -move), subject.objective)
+    expected = float(np.sum(gradient[place] * signs, dtype=np.float64))
+    return _Row(place, signs, text, expected, (above - below) / (2 * size), noise / size)
+
+
+def _one_sided(blob, gradient, row, size, subject):
+    """The derivative by forward to the one side of an element that is nearer to backward's.
+
+    Where a kink, or a bend as Huber's, lies within a step to one side, the formula of second order for the other side,
+    (−3 f(x) + 4 f(x + size) − f(x + 2 size)) / 2 size, does not see it. Where the slopes to both sides are nearly
+    the same there is no kink, and the derivative stays what it was.
+    """
+    steps = np.array([0, 1, 2, -1, -2]) * size
+    f, noise = zip(*subject.moved(blob, row.place, steps, subject.objective))
+    sides = ((-3 * f[0] + 4 * f[1] - f[2]) / (2 * size), (3 * f[0] - 4 * f[3] + f[4]) / (2 * size))
+    if abs((f[1] - f[0]) - (f[0] - f[3])) < row.error * size or not np.isfinite(sides).all():
+        return row
+    numeric = min(sides, key=lambda side: abs(side - row.expected))
+    text = f"{row.text}, to one side of a kink"
+    return row._replace(numeric=numeric, noise=4 * noise[0] / size, text=text, beside=True)
+
+
+def _without_kinks(blob, gradient, row, size, subject):
+    """The derivative along a direction, less the elements whose gradient leaps between its two ends."""
+    move = row.signs * size
+    above, below = subject.moved(blob, row.place, (move, -move), functools.partial(subject.gradient, blob))
+    steady = np.abs(above - below) <= _LEAP * np.abs(gradient).max()
+    if np.linalg.norm(gradient[steady]) < _STEADY * np.linalg.norm(gradient):
+        return row
+    text = f"{row.text} without the {int(np.sum(~steady))} elements at kinks"
+    return _central(blob, gradient, row.place, row.signs * steady, text, size, subject)._replace(beside=True)
+
+
+def _as_sure_as_shorter_steps(blob, gradient, row, size, subject):
+    """A row whose noise is what shorter steps show of it: rounding in long sums, or more kinks than can be left out.
+
+    Twice the range that they span, as some of the error may be in all of them.
+    """
+    shorter = [_central(blob, gradient, row.place, row.signs, "", part * size, subject).numeric for part in _SHORTER]
+    noise = 2 * float(np.ptp([row.numeric, *shorter]))
+    if not row.noise < noise < np.inf:  # or NaN, where forward is not finite nearer by
+        return row
+    text = f"{row.text} (shorter steps give {min(shorter):.6g} to {max(shorter):.6g})"
+    return row._replace(noise=noise, text=text)
+
+
+def _added(subject, wanted, gradients):
+    """Bottoms whose diff depends on what was in it before backward."""
+    subject.backward(prefill=_SENTINEL)
+    return [
+        f"bottom[{index}]: backward adds to the diff, or leaves elements of it as they were; it must write each one"
+        for index in wanted
+        if not np.allclose(subject.bottom(index).diff, gradients[f"bottom[{index}]"], rtol=1e-3, atol=1e-3)
+    ]
+
+
+def _not_scaled(subject, wanted, gradients):
+    """Bottoms whose gradient is not twice as large where the tops' diff is; nothing else shows it where that is 1."""
+    upstream = subject.upstream
+    subject.upstream = [2 * v for v in upstream]
+    subject.backward(prefill=0)
+    subject.upstream = upstream
+    return [
+        f"bottom[{index}]: twice the top's diff (for a loss: its loss weight) does not give twice the gradient"
+        for index in wanted
+        for gradient in [gradients[f"bottom[{index}]"]]
+        if not np.allclose(subject.bottom(index).diff, 2 * gradient, rtol=0, atol=1e-3 * np.abs(gradient).max())
+    ]
+
+
+def _written_unasked(layer, values, wanted, seed, phase):
+    """Bottoms whose diff changes although their propagate_down is false."""
+    violations = []
+    for index in wanted if len(wanted) > 1 else ():
+        flags = [other in wanted and other != index for other in range(len(values))]
+        subject = Subject(layer, values, wanted, seed, phase, flags)
+        between = subject.backward(prefill=_SENTINEL)
+        if (subject.bottom(index).diff != between[f"b{index}"]).any():
+            violations.append(f"bottom[{index}]: backward writes the diff although propagate_down[{index}] is false")
+    return violations
+
+
+def _values(index, bottom, labels, random):
+    if isinstance(bottom, np.ndarray):
+        return bottom
+    if index in labels:
+        return random.integers(0, labels[index], bottom)
+    return random.normal(size=bottom)
+
+
+def _layer_parameter(layer):
+    if isinstance(layer, caffe_pb2.LayerParameter):
+        return layer
+    try:
+        return text_format.Parse(layer, caffe_pb2.LayerParameter())
+    except text_format.ParseError as error:
+        raise ValueError(f"this is no layer's prototxt text ({error}): {layer!r}") from None
+
+
+def _check_indices(count, labels, constants):
+    for index in [*labels, *constants]:
+        if not 0 <= index < count:
+            raise ValueError(f"there is no bottom {index}; the layer has {count}, counted from 0")

@@ -1,0 +1,1 @@
+"""Euclidean loss."""

@@ -1,0 +1,1 @@
+"""`pylayers bench`: what each loss layer costs beside its built-in twin."""

@@ -1,0 +1,364 @@
+"""`pylayers bench`: what each loss layer costs, alone, beside its built-in twin in the same process.
+
+Timed are the layers of the loss and nothing else in the net, forward and backward in turns, through pycaffe,
+whose call of a fraction of a microsecond is in both. A gradient goes to pred or to scores alone, as in training.
+The two take turns, so that what else the machine does falls on both.
+
+Where PyTorch is installed, it is timed after them, since its threads go on spinning for a while after each call, and so
+do OpenBLAS's after Caffe's. Beside it stands the Python layer alone, timed in the same way: nothing else runs.
+
+Bytes that must move, at 4 bytes an element: each blob that a formula needs read once and each result written
+once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one gradient.
+Softmax: forward reads the scores; backward reads them and writes their gradient. Divided by the bandwidth of a
+plain copy, measured beside, they give the shortest time that memory allows; a blob that fits in the cache can
+take less.
+"""
+
+import functools
+import math
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import caffe
+import numpy as np
+
+from pylayers.caffe_nets import read as nets
+from pylayers.caffe_nets.labels import Label, draw
+from pylayers.runtime.tiles import thread_count
+from pylayers.tools import report as output
+from pylayers.tools.twins import PAIRS, Case, net_text
+
+CASES = (
+    Case("euclidean", (1, 1000)),
+    Case("euclidean", (64, 10)),
+    Case("euclidean", (128, 1000)),
+    Case("euclidean", (32, 64, 32, 32)),
+    Case("euclidean", (8, 21, 256, 256)),
+    Case("softmax", (1, 1000)),
+    Case("softmax", (64, 10)),
+    Case("softmax", (256, 1000)),
+    Case("softmax", (128, 10000)),
+    Case("softmax", (2, 21, 256, 256)),
+    Case("softmax", (4, 150, 64, 64)),
+    Case("softmax", (16, 1000, 7, 7)),
+    Case("channel-sum", (16, 3, 128, 128), target=(16, 1, 128, 128)),
+    Case("channel-sum-all", (16, 3, 128, 128), target=(16, 1)),
+    Case("softmax-weights", (128, 100), {"class_weights": [0.5, 2.0] * 50}),
+)
+# The mean of the ratios is over the losses that a single built-in layer computes, and without small blobs,
+# where Python's own microseconds are all that a ratio shows.
+MEAN_PAIRS = ("euclidean", "softmax")
+MEAN_ELEMENTS = 100_000
+CALLS_SECONDS = 0.004  # one timing is the mean of as many calls as take that long
+COPY_BYTES = 2**27
+KINDS = ("forward", "backward")
+
+
+def run(options):
+    """The command.
+
+    Args:
+        options: a namespace with `device`, `layer` (a list of pairs' names, or None), `repeat`, `json` and `plot`.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: an output that cannot be written.
+    """
+    if options.device == "gpu":
+        from pylayers.tools.bench import gpu as gpu_bench
+
+        return gpu_bench.run(options)
+    caffe.set_mode_cpu()
+    cases = [case for case in CASES if not options.layer or case.pair in options.layer]
+    with output.result_files(options) as (json_file, plot_file):
+        result = bench(cases, options.repeat)
+        _print(result)
+        output.write_json(json_file, result)
+        if plot_file:
+            plot(plot_file, result["rows"])
+    return 0
+
+
+def bench(cases, repeat):
+    """Times cases.
+
+    Args:
+        cases: a list of `Case`.
+        repeat: the number of rounds; in each, every side of a case has its turn.
+
+    Returns:
+        A dict for JSON: ``rows``, one for each case, see `_row`; ``geometric_mean``, of the ratios of the rows
+        that count in it, or None; ``copy_gb_per_s``; ``torch``, its version or None; ``machine``.
+    """
+    console = output.need("rich.console").Console(file=sys.stderr)
+    track = output.need("rich.progress").track
+    torch = import_torch()
+    bandwidth = copy_bandwidth()
+    rows = [
+        _row(case, time_case(case, repeat, torch), bandwidth)
+        for case in track(cases, "timing", console=console, disable=not console.is_terminal, transient=True)
+    ]
+    counted = [row["ratio"] for row in rows if row["in_mean"]]
+    return {
+        "rows": rows,
+        "repeat": repeat,
+        "geometric_mean": math.exp(np.mean(np.log(counted))) if counted else None,
+        "copy_gb_per_s": bandwidth / 1e9,
+        "torch": torch and torch.__version__,
+        "machine": output.machine(),
+    }
+
+
+def copy_bandwidth():
+    """Bytes read and written per second by NumPy copies of a large array, on as many threads as the layers use."""
+    threads = thread_count()
+    source = np.ones((threads, COPY_BYTES // threads), np.uint8)
+    target = np.empty_like(source)
+    with ThreadPoolExecutor(threads) as pool:
+
+        def copy():
+            list(pool.map(np.copyto, target, source))
+
+        copy()  # the pages of `target` are made here
+        return 2 * source.size / min(_seconds({"copy": copy}, 1)["copy"] for _ in range(10))
+
+
+def time_case(case, repeat, torch=None):
+    """Times the sides of a case in turns.
+
+    Returns:
+        A dict from side ("python" and "builtin"; where PyTorch is given, "torch", and "alone" for the Python layer once
+        more) to a dict from "forward" and "backward" ("both" for PyTorch) to the seconds of one call, a list with one
+        number for each round.
+    """
+    calls = caffe_calls(case)
+    times = _rounds(calls, repeat)
+    if torch and case.pair in MEAN_PAIRS:
+        times.update(_rounds({"alone": calls["python"]}, repeat))
+        times.update(_rounds({"torch": {"both": torch_call(torch, case)}}, repeat))
+    return times
+
+
+def _rounds(sides, repeat):
+    """Times functions, a dict from side and kind, in `repeat` rounds; in each, every side has its turn."""
+    numbers = {}
+    for side, calls in sides.items():
+        _seconds(calls, 1)  # the first call makes what the later ones find
+        numbers[side] = max(1, round(CALLS_SECONDS / sum(_seconds(calls, 1).values())))
+    times = {side: {kind: [] for kind in calls} for side, calls in sides.items()}
+    for _ in range(repeat):
+        for side, calls in sides.items():
+            for kind, seconds in _seconds(calls, numbers[side]).items():
+                times[side][kind].append(seconds)
+    return times
+
+
+def caffe_calls(case):
+    """The functions to time, a dict from side and kind; each runs the layers of the loss alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        learnt = "scores" if case.pair.startswith("softmax") else "pred"
+        loaded = [nets.load(text, "test") for text in net_text(case, Path(folder), learnt)]
+    calls = {}
+    for side, net in zip(("python", "builtin"), loaded):
+        random = np.random.default_rng(1)
+        for name in net.inputs:
+            shape = tuple(net.blobs[name].shape)
+            classes = case.shape[case.options.get("axis", 1)]
+            is_label = name == "label"
+            net.blobs[name].data[...] = (
+                draw(random, shape, Label(classes, None)) if is_label else _normal(random, shape)
+            )
+        net.forward()
+        kinds = [layer.type for layer in net.layers]
+        first = next(index for index, kind in enumerate(kinds) if kind not in ("Input", "Scale"))
+        last = len(kinds) - 1
+        calls[side] = {
+            "forward": functools.partial(net._forward, first, last),
+            "backward": functools.partial(net._backward, last, first),
+        }
+    return calls
+
+
+def _normal(random, shape):
+    return random.standard_normal(shape, dtype=np.float32)
+
+
+def _seconds(calls, number):
+    """The mean seconds of each of a dict's functions, called one after the other as in training, `number` times."""
+    total = dict.fromkeys(calls, 0.0)
+    for _ in range(number):
+        for kind, call in calls.items():
+            start = time.perf_counter()
+            call()
+            total[kind] += time.perf_counter() - start
+    return {kind: seconds / number for kind, seconds in total.items()}
+
+
+def import_torch():
+    """PyTorch, with as many threads as the layers use; None where it is not installed."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    torch.set_num_threads(thread_count())
+    return torch
+
+
+def torch_call(torch, case, device="cpu"):
+    """Forward and backward of the same loss in PyTorch."""
+    functional = torch.nn.functional
+    learnt = torch.randn(case.shape, requires_grad=True, device=device)
+    if case.pair == "euclidean":
+        target = torch.randn(case.shape, device=device)
+        factor = 0.5 * math.prod(case.shape[1:])  # mse_loss divides by the elements, EuclideanLoss by N
+
+        def loss():
+            return functional.mse_loss(learnt, target) * factor
+    else:
+        label = torch.randint(case.shape[1], (case.shape[0], *case.shape[2:]), device=device)
+
+        def loss():
+            return functional.cross_entropy(learnt, label)
+
+    def call():
+        learnt.grad = None
+        loss().backward()
+
+    return call
+
+
+def bytes_moved(case):
+    """What forward and backward must read and write, in bytes: two numbers. See the module's docstring."""
+    first = 4 * math.prod(case.shape)
+    if case.pair.startswith("softmax"):
+        return first, 2 * first
+    both = first + 4 * math.prod(case.target or case.shape)
+    return both, both + first
+
+
+def _row(case, times, bandwidth):
+    """One case, a dict for JSON; times in microseconds.
+
+    ``overhead_us`` is the Python layer's median, forward and backward, less the twin's; ``ratio`` one divided by
+    the other; ``roofline`` the share of the time that the bytes would take at the bandwidth of a copy.
+    """
+    sides = {side: {kind: _spread(values) for kind, values in kinds.items()} for side, kinds in times.items()}
+    total = {side: sum(kind["median_us"] for kind in kinds.values()) for side, kinds in sides.items()}
+    moved = bytes_moved(case)
+    rate = sum(moved) / total["python"] * 1e6
+    return {
+        "pair": case.pair,
+        "layer": PAIRS[case.pair].layer,
+        "twin": PAIRS[case.pair].builtin,
+        "shape": list(case.shape),
+        **sides,
+        "total_us": total,
+        "overhead_us": total["python"] - total["builtin"],
+        "ratio": total["python"] / total["builtin"],
+        "bytes": dict(zip(KINDS, moved)),
+        "gb_per_s": rate / 1e9,
+        "roofline": rate / bandwidth,
+        "in_mean": case.pair in MEAN_PAIRS and math.prod(case.shape) >= MEAN_ELEMENTS,
+    }
+
+
+def _spread(seconds):
+    low, median, high = np.percentile(np.multiply(seconds, 1e6), [25, 50, 75])
+    return {"median_us": float(median), "lower_quartile_us": float(low), "upper_quartile_us": float(high)}
+
+
+def _print(result):
+    machine = result["machine"]
+    sides = ("alone", "torch") if result["torch"] else ()
+    rows = []
+    for row in result["rows"]:
+        rows.append(
+            [
+                row["layer"],
+                "×".join(map(str, row["shape"])),
+                *(_microseconds(row[side][kind]["median_us"]) for kind in KINDS for side in ("python", "builtin")),
+                _relative_spread(row),
+                _microseconds(row["overhead_us"]),
+                f"{row['ratio']:.2f}",
+                f"{row['gb_per_s']:.1f}",
+                f"{row['roofline']:.0%}",
+                *([_microseconds(row["total_us"][side]) if side in row else "–" for side in sides]),
+            ]
+        )
+    columns = [
+        "layer",
+        "shape",
+        "forward",
+        "Caffe",
+        "backward",
+        "Caffe",
+        "spread",
+        "overhead",
+        "ratio",
+        "GB/s",
+        "of copy",
+    ]
+    output.print_table(
+        "Each layer alone, µs (medians)",
+        [*columns, *({"alone": "alone", "torch": "PyTorch"}[side] for side in sides)],
+        rows,
+        left=2,
+    )
+    print(
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores; a copy moves "
+        f"{result['copy_gb_per_s']:.1f} GB/s; spread: half the distance of the quartiles, the worst of the four\n"
+        "overhead, ratio: Python's forward + backward, less and divided by Caffe's; of copy: GB/s beside a copy's"
+        + ("\nalone, PyTorch: forward + backward where Caffe's layer does not run in between" if sides else "")
+    )
+    if not result["torch"]:
+        print("PyTorch is not installed: no column for it")
+    if result["geometric_mean"]:
+        number = sum(row["in_mean"] for row in result["rows"])
+        print(
+            f"geometric mean of {number} ratios, Euclidean and softmax from {MEAN_ELEMENTS:,} elements on: "
+            f"{result['geometric_mean']:.2f}"
+        )
+
+
+def _microseconds(value):
+    return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _relative_spread(row):
+    """Half the distance of the quartiles as a share of the median: the largest of the four timings."""
+    timings = [row[side][kind] for side in ("python", "builtin") for kind in KINDS]
+    spreads = [(each["upper_quartile_us"] - each["lower_quartile_us"]) / (2 * each["median_us"]) for each in timings]
+    return f"±{max(spreads):.0%}"
+
+
+def plot(path, rows):
+    """Draws the times of each case, and beside them the ratio to Caffe."""
+    pyplot = output.pyplot()
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(11, 0.32 * len(rows) + 1.5), sharey=True, layout="constrained"
+    )
+    position = np.arange(len(rows))
+    for offset, side, colour in (
+        (0, "python", "tab:orange"),
+        (0.27, "builtin", "tab:gray"),
+        (0.54, "torch", "tab:blue"),
+    ):
+        found = [(index, row["total_us"][side]) for index, row in enumerate(rows) if side in row["total_us"]]
+        if found:
+            index, times = zip(*found)
+            title = {"python": "Python layer", "builtin": "Caffe's own", "torch": "PyTorch"}[side]
+            left.barh(np.add(index, offset), times, 0.27, label=title, color=colour)
+    left.set(xscale="log", xlabel="µs, forward + backward")
+    left.set_yticks(position + 0.27, [f"{row['layer']} {'×'.join(map(str, row['shape']))}" for row in rows])
+    left.invert_yaxis()
+    left.legend(fontsize="x-small")
+    right.barh(position + 0.27, [row["ratio"] for row in rows], 0.6, color="tab:orange")
+    right.axvline(1, color="black", linewidth=0.7)
+    right.set(xscale="log", xlabel="ratio to Caffe's own")
+    figure.savefig(path, format="png", dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,276 @@
+"""`pylayers bench --device gpu`: what each loss layer costs on a GPU, beside its built-in twin and PyTorch.
+
+Each call is timed by CUDA events, with the GPU's cache filled with something else before it.
+
+``alone``: the layers of the loss called through pycaffe, one call at a time, the GPU idle before each; Caffe's own
+layers and its sum of the losses wait for the GPU, so that can only be measured so. It has the host's microseconds in
+it, as training has where the GPU is done before the host is. ``queued``: the layer's forward or backward called
+behind a kernel that keeps the GPU busy, so that the host is far ahead; that is the time of the kernels, and what the
+bandwidth is computed from, by the bytes that `bench.bytes_moved` counts. PyTorch is timed both ways.
+"""
+
+import functools
+import statistics
+import time
+
+import caffe
+import numpy as np
+
+from pylayers.caffe_nets import read as nets
+from pylayers.runtime import gpu as blobs
+from pylayers.tools import report as output
+from pylayers.tools.bench import cpu as bench
+from pylayers.tools.report import UserError
+from pylayers.tools.twins import PAIRS, Case
+
+CASES = (
+    # InfogainLoss has no GPU code.
+    *(case for case in bench.CASES if case.pair != "softmax-weights"),
+    # These do not fit in the cache of a large GPU.
+    Case("euclidean", (32, 64, 128, 128)),
+    Case("softmax", (8192, 1000)),
+    Case("softmax", (16, 21, 256, 256)),
+    Case("channel-sum", (16, 32, 128, 128), target=(16, 32, 128, 128)),
+)
+HOST_ELEMENTS = 10_000  # blobs up to this size are small: of those the host's time is shown
+COPY_BYTES = 2**30
+FLUSH_BYTES = 2**28
+QUEUE = 10  # calls behind one busy kernel
+# A GPU's clock gives 10⁹ cycles or so a second: 20 ms, in which the host calls QUEUE times with ease.
+BUSY_CYCLES = 3 * 10**7
+BUSY = r"""
+extern "C" __global__ void busy(long long cycles) {
+  long long start = clock64();
+  while (clock64() - start < cycles) {
+  }
+}
+"""
+
+
+def run(options):
+    """The command, with ``--device gpu``.
+
+    Args:
+        options: as for `bench.run`.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: there is no GPU to use, or an output cannot be written.
+    """
+    if not blobs.CUDA_BUILD:
+        raise UserError("this Caffe is built for the CPU alone; --device gpu needs one that is built with CUDA")
+    nets.rehearse(functools.partial(caffe.set_device, 0), "--device gpu")
+    caffe.set_device(0)
+    caffe.set_mode_gpu()
+    if blobs.cupy_module() is None:
+        raise UserError("--device gpu needs a CuPy that can compute on the GPU; the warning above says what is wrong")
+    cases = [case for case in CASES if not options.layer or case.pair in options.layer]
+    with output.result_files(options) as (json_file, plot_file):
+        result = measure(cases, options.repeat)
+        _print(result)
+        output.write_json(json_file, result)
+        if plot_file:
+            bench.plot(plot_file, result["rows"])
+    return 0
+
+
+def measure(cases, repeat):
+    """Times cases.
+
+    Returns:
+        A dict for JSON: ``rows``, one for each case, see `_row`; ``copy_gb_per_s``, ``machine``, ``gpu``.
+    """
+    torch = bench.import_torch()
+    timer = Timer(repeat)
+    bandwidth = timer.copy_bandwidth()
+    return {
+        "rows": [_row(case, timer, torch, bandwidth) for case in cases],
+        "repeat": repeat,
+        "copy_gb_per_s": bandwidth / 1e9,
+        "torch": torch and torch.__version__,
+        "machine": output.machine(),
+        "gpu": gpu(),
+    }
+
+
+def gpu():
+    """What the GPU is, and the versions of what drives it: a dict for JSON."""
+    cupy = blobs.cupy_module()
+    runtime = cupy.cuda.runtime
+    return {
+        "name": runtime.getDeviceProperties(runtime.getDevice())["name"].decode(),
+        "driver_supports_cuda": runtime.driverGetVersion(),
+        "cuda_runtime": runtime.runtimeGetVersion(),
+        "cupy": cupy.__version__,
+        "driver": _driver_version(),
+    }
+
+
+def _driver_version():
+    try:
+        with open("/proc/driver/nvidia/version", encoding="ascii") as file:
+            return file.readline().strip()
+    except OSError:
+        return None
+
+
+class Timer:
+    """Times functions that start work on the legacy default stream, by CUDA events; seconds."""
+
+    def __init__(self, repeat):
+        self._cupy = blobs.cupy_module()
+        self._repeat = repeat
+        self._null = self._cupy.cuda.Stream.null
+        self._events = [[self._cupy.cuda.Event() for _ in range(QUEUE)] for _ in range(2)]
+        self._flushed = self._cupy.empty(FLUSH_BYTES, np.uint8)
+        self._busy = self._cupy.RawKernel(BUSY, "busy")
+
+    def alone(self, call):
+        """The median of calls that begin when the GPU is idle."""
+        call()  # the first one makes what the later ones find
+        return statistics.median(self._alone(call) for _ in range(self._repeat * QUEUE))
+
+    def queued(self, call):
+        """The median of calls behind a kernel that keeps the GPU busy while they are queued."""
+        call()
+        return statistics.median(seconds for _ in range(self._repeat) for seconds in self._queued(call))
+
+    def host(self, call):
+        """The median of the host's own seconds in calls that do not wait."""
+        times = []
+        for _ in range(self._repeat):
+            call()
+            self._null.synchronize()
+            for _ in range(QUEUE):  # few enough for the queue, so that none has to wait for a place in it
+                start = time.perf_counter()
+                call()
+                times.append(time.perf_counter() - start)
+        self._null.synchronize()
+        return statistics.median(times)
+
+    def copy_bandwidth(self):
+        """Bytes read and written per second by a copy on the GPU."""
+        runtime = self._cupy.cuda.runtime
+        source, target = (self._cupy.empty(COPY_BYTES, np.uint8) for _ in range(2))
+
+        def copy():
+            runtime.memcpyAsync(target.data.ptr, source.data.ptr, COPY_BYTES, runtime.memcpyDeviceToDevice, 0)
+
+        return 2 * COPY_BYTES / self.queued(copy)
+
+    def _alone(self, call):
+        self._flush()
+        self._null.synchronize()
+        self._start(0)
+        call()
+        self._stop(0)
+        return self._seconds(0)
+
+    def _queued(self, call):
+        with self._null:
+            self._busy((1,), (1,), (BUSY_CYCLES,))
+        for index in range(QUEUE):
+            self._flush()
+            self._start(index)
+            call()
+            self._stop(index)
+        return [self._seconds(index) for index in range(QUEUE)]
+
+    def _flush(self):
+        self._cupy.cuda.runtime.memsetAsync(self._flushed.data.ptr, 1, FLUSH_BYTES, 0)
+
+    def _start(self, index):
+        self._events[0][index].record(self._null)
+
+    def _stop(self, index):
+        self._events[1][index].record(self._null)
+
+    def _seconds(self, index):
+        self._events[1][index].synchronize()
+        return self._cupy.cuda.get_elapsed_time(self._events[0][index], self._events[1][index]) / 1e3
+
+
+def _layer_calls(net):
+    """The Python layer's own forward and backward, without Caffe's sum of the losses."""
+    index = list(net._layer_names).index("loss")
+    layer, names = net.layers[index], net.bottom_names["loss"]
+    bottom, top = [net.blobs[name] for name in names], [net.blobs["loss"]]
+    learnt = [name in ("scores", "pred") for name in names]
+    return {
+        "forward": functools.partial(layer.forward, bottom, top),
+        "backward": functools.partial(layer.backward, top, learnt, bottom),
+    }
+
+
+def _row(case, timer, torch, bandwidth):
+    """One case, a dict for JSON; times in microseconds, medians.
+
+    ``total_us``: forward and backward of each side, alone; ``ratio``: Python's divided by the twin's. ``queued_us``:
+    of the kernels, by forward and backward; ``torch_queued_us`` of both; ``ratio_torch``: the one sum divided by the
+    other. ``roofline``: the share of the kernels' time that the bytes would take at the bandwidth of a copy.
+    ``host_us``: the host's time in a call, for small blobs, None for others.
+    """
+    calls = bench.caffe_calls(case)
+    sides = {side: {kind: timer.alone(call) * 1e6 for kind, call in kinds.items()} for side, kinds in calls.items()}
+    own = _layer_calls(calls["python"]["forward"].func.__self__)
+    queued = {kind: timer.queued(call) * 1e6 for kind, call in own.items()}
+    small = np.prod(case.shape) <= HOST_ELEMENTS
+    total = {side: sum(kinds.values()) for side, kinds in sides.items()}
+    with_torch = torch is not None and case.pair in bench.MEAN_PAIRS
+    torch_queued = None
+    if with_torch:
+        call = bench.torch_call(torch, case, "cuda")
+        total["torch"], torch_queued = timer.alone(call) * 1e6, timer.queued(call) * 1e6
+    moved = dict(zip(bench.KINDS, bench.bytes_moved(case)))
+    rate = sum(moved.values()) / sum(queued.values()) * 1e6
+    return {
+        "pair": case.pair,
+        "layer": PAIRS[case.pair].layer,
+        "twin": PAIRS[case.pair].builtin,
+        "shape": list(case.shape),
+        "alone_us": sides,
+        "total_us": total,
+        "ratio": total["python"] / total["builtin"],
+        "queued_us": queued,
+        "torch_queued_us": torch_queued,
+        "ratio_torch": torch_queued and sum(queued.values()) / torch_queued,
+        "host_us": {kind: timer.host(call) * 1e6 for kind, call in own.items()} if small else None,
+        "bytes": moved,
+        "gb_per_s": rate / 1e9,
+        "roofline": rate / bandwidth,
+        "roofline_by_kind": {kind: moved[kind] / queued[kind] * 1e6 / bandwidth for kind in bench.KINDS},
+    }
+
+
+def _print(result):
+    rows = []
+    for row in result["rows"]:
+        host = row["host_us"]
+        rows.append(
+            [
+                row["layer"],
+                "×".join(map(str, row["shape"])),
+                *(f"{row['alone_us'][side][kind]:.1f}" for kind in bench.KINDS for side in ("python", "builtin")),
+                f"{row['ratio']:.2f}",
+                *(f"{row['queued_us'][kind]:.1f}" for kind in bench.KINDS),
+                f"{row['gb_per_s']:.0f}",
+                f"{row['roofline']:.0%}",
+                f"{row['torch_queued_us']:.1f}" if row["torch_queued_us"] else "–",
+                f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "–",
+                f"{host['forward']:.0f}, {host['backward']:.0f}" if host else "–",
+            ]
+        )
+    columns = ["layer", "shape", "forward", "Caffe", "backward", "Caffe", "ratio", "kernel f.", "kernel b."]
+    output.print_table(
+        "Each layer on the GPU, µs (medians)",
+        [*columns, "GB/s", "of copy", "PyTorch f. + b.", "ratio", "host"],
+        rows,
+        left=2,
+    )
+    print(
+        f"{result['gpu']['name']}; a copy moves {result['copy_gb_per_s']:.0f} GB/s\n"
+        "forward, backward, Caffe: through pycaffe, the GPU idle before each call; kernel, PyTorch: calls that are "
+        "queued\nof copy: GB/s of the kernels beside a copy's; host: microseconds of the host in forward and backward"
+    )

@@ -1,0 +1,358 @@
+"""`pylayers compare`: two nets with the same inputs and the same loss tops, held against each other.
+
+Both run forward and backward on the same inputs and, where their layers and blobs have the same names and
+shapes, with the same parameters; each loss weight in them is multiplied by several factors in turn. What is
+compared is every loss, and the gradient of every blob that comes into the net from outside.
+"""
+
+import functools
+import statistics
+import time
+from typing import NamedTuple, Optional
+
+import caffe
+import numpy as np
+from caffe._caffe import Blob
+
+import pylayers
+from pylayers import params
+from pylayers.caffe_nets import labels as inputs
+from pylayers.caffe_nets import read as nets
+from pylayers.tools import report as output
+from pylayers.tools.compare.reference import FORMULAS
+from pylayers.tools.report import UserError
+
+# Left in a gradient that no layer writes; no gradient is that large.
+_UNTOUCHED = np.finfo(np.float32).min
+# Edges of the error histograms, relative errors; what is smaller or larger counts in the first or last bin.
+BIN_EDGES = 10.0 ** np.arange(-12, 1.5, 0.5)
+
+
+class Settings(NamedTuple):
+    """How to compare; the defaults are the command's."""
+
+    phase: str = "test"
+    device: str = "cpu"
+    loss_weights: tuple = (1.0, 0.3, -2.0)  # factors of the loss weights in the nets
+    tolerance: float = 1e-6  # largest relative difference, of losses and of gradients
+    seed: int = 1
+    labels: tuple = ()  # such as "label:10"
+    data: Optional[str] = None  # an HDF5 file
+    repeat: int = 5  # timed runs
+
+
+class Pass(NamedTuple):
+    """One net after forward and backward: dicts from blob to array."""
+
+    losses: dict
+    gradients: dict
+
+
+def run(options):
+    """The command.
+
+    Args:
+        options: a namespace with the fields of `Settings`, and `a`, `b`, `json` and `plot`.
+
+    Returns:
+        The exit status: 0 within the tolerance, 1 not.
+
+    Raises:
+        UserError: an input that cannot be used, or an output that cannot be written.
+    """
+    settings = Settings(**{field: getattr(options, field) for field in Settings._fields})
+    with output.result_files(options) as (json_file, plot_file):
+        pair = [nets.read(path, settings.phase) for path in (options.a, options.b)]
+        _rehearse(pair, (options.a, options.b), settings)
+        result = {"a": options.a, "b": options.b, **compare(pair, settings), "machine": output.machine()}
+        _print(result)
+        output.write_json(json_file, result)
+        if plot_file:
+            times = result["times_ms"]
+            plot(
+                plot_file,
+                (options.a, options.b),
+                {
+                    f"{row['what']} {row['blob']}, weight {row['loss_weight']:g}": row["errors"]
+                    for row in result["rows"]
+                },
+                {kind: [times[net][kind] for net in "ab"] for kind in ("forward", "backward")},
+            )
+    return 0 if result["within_tolerance"] else 1
+
+
+def compare(pair, settings):
+    """Compares two nets.
+
+    Args:
+        pair: two NetParameters from `nets.read`.
+        settings: `Settings`.
+
+    Returns:
+        A dict for JSON: the settings; ``rows``, one for each blob and loss weight, see `_row`; ``times_ms``, the
+        medians of both nets; ``within_tolerance``.
+
+    Raises:
+        UserError: the nets do not match each other or the data.
+    """
+    rows = []
+    for factor in settings.loss_weights:
+        loaded, results = one_pass(pair, settings, factor)
+        exact = _reference(pair[0], loaded[0], factor)
+        a, b = results
+        for top in a.losses:
+            rows.append(_row("loss", top, factor, a.losses[top], b.losses[top], exact.losses.get(top)))
+        for blob in a.gradients:
+            found = [a.gradients[blob], b.gradients[blob], exact.gradients.get(blob)]
+            if any(gradient is not None and gradient.any() for gradient in found):
+                rows.append(_row("gradient", blob, factor, *found))
+    return {
+        **settings._asdict(),
+        "within_tolerance": all(row["relative"] <= settings.tolerance for row in rows),  # NaN is not
+        "rows": rows,
+        "times_ms": dict(zip("ab", _times(loaded, settings))),
+    }
+
+
+def one_pass(pair, settings, factor):
+    """Loads both nets with their loss weights times `factor` and runs them once.
+
+    Returns:
+        The two nets and the `Pass` of each.
+    """
+    _use(settings.device)
+    loaded = []
+    for param in pair:
+        caffe.set_random_seed(settings.seed)
+        loaded.append(nets.load(nets.with_loss_weight(param, factor), settings.phase))
+    _check_match(pair, loaded)
+    _copy_params(*loaded)
+    values = inputs.values(pair, loaded, settings)
+    blobs = [name for name in _sources(pair[0]) if name in _sources(pair[1])]
+    losses = _loss_tops(pair[0])
+    return loaded, [_run(net, values, losses, blobs, settings.seed) for net in loaded]
+
+
+def plot(path, names, errors, times):
+    """Draws the histograms of the errors, and bars of the times.
+
+    Args:
+        path: the PNG file.
+        names: of the two sides.
+        errors: a dict from title to the counts of a histogram over `BIN_EDGES`.
+        times: a dict from title to the two sides' milliseconds.
+    """
+    pyplot = output.pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for title, counts in errors.items():
+        left.stairs(counts, BIN_EDGES, label=title)
+    left.set(xscale="log", xlabel="relative error (equal bits: none)", ylabel="elements", title="differences")
+    left.set_yscale("symlog", linthresh=1)
+    left.legend(fontsize="x-small")
+    position = np.arange(len(times))
+    for side, (name, colour) in enumerate(zip(names, ("tab:orange", "tab:gray"))):
+        right.barh(position + 0.4 * side, [pair[side] for pair in times.values()], 0.4, label=name, color=colour)
+    right.set_yticks(position + 0.2, list(times))
+    right.invert_yaxis()
+    right.set(xlabel="milliseconds", title="times")
+    right.legend(fontsize="x-small")
+    figure.savefig(path, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+def _rehearse(pair, names, settings):
+    """Finds out what is wrong with the nets, each alone and then together, where Caffe may end the process.
+
+    Raises:
+        UserError: something is.
+    """
+    for param, name in zip(pair, names):
+        nets.rehearse(functools.partial(nets.load, nets.with_loss_weight(param, 1), settings.phase), name)
+    nets.rehearse(functools.partial(one_pass, pair, settings, settings.loss_weights[0]), " and ".join(names))
+
+
+def _use(device):
+    if device == "cpu":
+        caffe.set_mode_cpu()
+        return
+    if not hasattr(Blob, "_gpu_data_ptr"):
+        raise UserError("this Caffe is built for the CPU alone; --device gpu needs one that is built with CUDA")
+    caffe.set_mode_gpu()
+    caffe.set_device(0)
+
+
+def _loss_tops(param):
+    return [top for layer in param.layer for top in nets.loss_weights(layer)]
+
+
+def _sources(param):
+    """The blobs that come into a net from outside: the tops of the layers without bottoms."""
+    return [*param.input, *(top for layer in param.layer if not layer.bottom for top in layer.top)]
+
+
+def _check_match(pair, loaded):
+    tops = [set(_loss_tops(param)) for param in pair]
+    needed = [set(net.inputs) for net in loaded]
+    for kind, (a, b) in (("losses", tops), ("inputs", needed)):
+        if a != b:
+            raise UserError(f"the nets' {kind} do not match: A has {inputs.quoted(a)}, B has {inputs.quoted(b)}")
+    for blob in sorted(set(_sources(pair[0])) & set(_sources(pair[1]))):
+        a, b = (tuple(net.blobs[blob].shape) for net in loaded)
+        if a != b:
+            raise UserError(f'the blob "{blob}" has shape {a} in A and {b} in B; it must be the same in both')
+
+
+def _copy_params(source, target):
+    for name in source.params:
+        blobs = [list(net.params[name]) if name in net.params else [] for net in (source, target)]
+        if [tuple(blob.shape) for blob in blobs[0]] == [tuple(blob.shape) for blob in blobs[1]]:
+            for from_blob, to_blob in zip(*blobs):
+                to_blob.data[...] = from_blob.data
+
+
+def _run(net, values, losses, blobs, seed):
+    for name, value in values.items():
+        net.blobs[name].data[...] = value
+    caffe.set_random_seed(seed)  # Dropout and DummyData draw the same in both nets
+    net._forward(0, len(net.layers) - 1)
+    for name in blobs:
+        net.blobs[name].diff[...] = _UNTOUCHED
+    nets.backward(net)
+    return Pass(
+        {name: net.blobs[name].data.copy() for name in losses},
+        {name: _gradient(net.blobs[name]) for name in blobs},
+    )
+
+
+def _gradient(blob):
+    """A blob's gradient; one that no layer wrote is 0."""
+    diff = blob.diff.copy()
+    return np.zeros_like(diff) if (diff == _UNTOUCHED).all() else diff
+
+
+def _is_ours(layer):
+    return layer.type == "Python" and layer.python_param.module == "pylayers" and layer.python_param.layer in FORMULAS
+
+
+def _reference(param, net, factor):
+    """The losses of the kit's own layers in float64, and the gradients of the blobs that only they take.
+
+    Args:
+        param: the NetParameter of the net.
+        net: it, after a forward pass: the layers' bottoms are read from it.
+        factor: of its loss weights.
+
+    Returns:
+        A `Pass`.
+    """
+    exact = Pass({}, {})
+    layers = nets.lead_to_loss(param.layer)
+    for layer in layers:
+        weight = nets.loss_weights(layer).get(layer.top[0]) if layer.top else None
+        if not _is_ours(layer) or weight is None:
+            continue
+        options = params.parse(layer.python_param.param_str, getattr(pylayers, layer.python_param.layer).OPTIONS)
+        bottoms = [net.blobs[name].data for name in layer.bottom]
+        loss, gradients = FORMULAS[layer.python_param.layer](bottoms, options)
+        exact.losses[layer.top[0]] = loss
+        for name, gradient in zip(layer.bottom, gradients):
+            if gradient is not None:
+                exact.gradients[name] = exact.gradients.get(name, 0) + factor * weight * gradient
+    # A blob that another layer takes has more to its gradient.
+    for layer in layers:
+        if not layer.top or layer.top[0] not in exact.losses:
+            for name in layer.bottom:
+                exact.gradients.pop(name, None)
+    return exact
+
+
+def _row(what, blob, factor, a, b, exact):
+    """One comparison, a dict for JSON.
+
+    ``absolute`` is the largest absolute difference of two arrays, ``relative`` that relative to the largest
+    magnitude in either; ``float64_a`` and ``float64_b`` are relative differences from `exact`, None where that
+    is None; ``errors`` is the histogram over BIN_EDGES of the relative errors that are not 0.
+    """
+    absolute, relative, errors = _difference(a, b)
+    return {
+        "what": what,
+        "blob": blob,
+        "loss_weight": factor,
+        "absolute": absolute,
+        "relative": relative,
+        "float64_a": None if exact is None else _difference(a, exact)[1],
+        "float64_b": None if exact is None else _difference(b, exact)[1],
+        "errors": errors,
+    }
+
+
+def _difference(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(a - b)
+        relative = error / (max(np.abs(a).max(), np.abs(b).max()) or 1)
+    clipped = np.clip(np.nan_to_num(relative[relative != 0], nan=np.inf), BIN_EDGES[0], BIN_EDGES[-1])
+    return float(error.max()), float(relative.max()), np.histogram(clipped, BIN_EDGES)[0].tolist()
+
+
+def _times(loaded, settings):
+    """Medians of interleaved runs: for each net a dict with the milliseconds of forward and backward."""
+    times = [{"forward": [], "backward": []} for _ in loaded]
+    for _ in range(settings.repeat):
+        for net, seconds in zip(loaded, times):
+            last = len(net.layers) - 1
+            start = time.perf_counter()
+            net._forward(0, last)
+            middle = time.perf_counter()
+            nets.backward(net)
+            if settings.device == "gpu":
+                _wait_for_gpu(net)
+            seconds["forward"].append(middle - start)
+            seconds["backward"].append(time.perf_counter() - middle)
+    return [{kind: 1000 * statistics.median(values) for kind, values in seconds.items()} for seconds in times]
+
+
+def _wait_for_gpu(net):
+    """Reads the smallest gradient of an input: its copy to the host waits for all that was started before."""
+    if net.inputs:
+        _ = min((net.blobs[name] for name in net.inputs), key=lambda blob: blob.count).diff
+
+
+def worst(rows, key):
+    """The largest value of a key over rows; NaN if one is NaN, None where no row has one."""
+    values = [row[key] for row in rows if row[key] is not None]
+    return float(np.max(values)) if values else None
+
+
+def shown(value):
+    """A difference as the tables show it."""
+    return "–" if value is None else "0" if value == 0 else f"{value:.0e}"
+
+
+def _print(result):
+    show = shown
+    output.print_table(
+        f"A {result['a']}\nB {result['b']}",
+        ["", "loss weight ×", "absolute", "relative", "A to float64", "B to float64"],
+        [
+            [
+                f"{row['what']} {row['blob']}",
+                f"{row['loss_weight']:g}",
+                *(show(row[key]) for key in ("absolute", "relative", "float64_a", "float64_b")),
+            ]
+            for row in result["rows"]
+        ],
+    )
+    for kind in ("forward", "backward"):
+        a, b = (result["times_ms"][net][kind] for net in "ab")
+        print(f"{kind}: A {a:.3g} ms, B {b:.3g} ms")
+    largest = functools.reduce(_larger, result["rows"])
+    verdict = "within" if result["within_tolerance"] else "NOT within"
+    print(
+        f"{verdict} {result['tolerance']:g}: the largest relative difference is {largest['relative']:.1e} "
+        f"({largest['what']} {largest['blob']}, loss weight × {largest['loss_weight']:g})"
+    )
+
+
+def _larger(a, b):
+    return a if not b["relative"] > a["relative"] and not np.isnan(b["relative"]) else b
