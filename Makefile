@@ -43,7 +43,7 @@ test: $(READY)
 
 # These fail, and are not skipped, where there is no GPU. The environment must have CuPy: the extra cuda12 or cuda13.
 test-gpu: $(READY)
-	PYLAYERS_TEST_GPU=1 $(VENV)/bin/python -m pytest tests/gpu
+	PYLAYERS_TEST_GPU=1 $(VENV)/bin/python -m pytest -m gpu
 
 test-caffe: $(READY)
 	$(VENV)/bin/python docker/caffe_tests.py

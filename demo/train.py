@@ -17,7 +17,7 @@ from typing import NamedTuple
 os.environ.setdefault("GLOG_minloglevel", "2")  # warnings and errors only; Caffe reads it at import
 
 import caffe
-import datasets
+import demo_data
 import numpy as np
 import report
 from caffe.proto import caffe_pb2
@@ -76,7 +76,7 @@ def score(solver):
     net.share_with(solver.net)
     net.forward()
     label, found = net.blobs["label"].data, net.blobs["scores"].data.argmax(axis=1)
-    recalls = [np.mean(found[label == digit] == digit) for digit in datasets.RARE_DIGITS]
+    recalls = [np.mean(found[label == digit] == digit) for digit in demo_data.RARE_DIGITS]
     return float(np.mean(found == label)), float(np.mean(recalls))
 
 
@@ -87,7 +87,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not NETS.is_dir():
         parser.error(f"there is no {NETS} here; run it from the root of the clone")
-    datasets.write_all(OUTPUT, NETS)
+    demo_data.write_all(OUTPUT, NETS)
     pairs = {}
     with Progress() as progress:
         for name, title in EXPERIMENTS.items():

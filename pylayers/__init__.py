@@ -2,6 +2,8 @@
 
 import importlib
 
+__version__ = "0.1.0"
+
 # Imported when first asked for: `pylayers doctor` runs where Caffe cannot be imported, and says why.
 _MODULES = {
     "ChannelSumEuclideanLossLayer": "pylayers.losses.channel_sum_euclidean.layer",

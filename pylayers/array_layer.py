@@ -1,21 +1,41 @@
 """ArrayLossLayer: a loss written once, as formulas over arrays, for the CPU and the GPU."""
 
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 from pylayers.layer import LossLayer
-from pylayers.runtime import gpu as blobs
+from pylayers.runtime import gpu
 
 
 class ArrayLossLayer(LossLayer):
     """A loss whose formulas are written over ``xp``: NumPy in CPU mode, CuPy in GPU mode.
 
-    A subclass overrides `loss` and `gradients`, and needs no others of `LossLayer`'s methods. The loss weight,
-    ``propagate_down`` and Caffe's memory are not its business; the class attributes, `options` and `shapes` are the
-    same as those of `LossLayer`. On the GPU the arrays are Caffe's own memory, without a copy, and nothing waits for
-    the GPU as long as the formulas turn no array into a Python number (no ``float(...)``, no ``if`` on values).
+    A subclass overrides `loss` and `gradients`, and needs no others of `LossLayer`'s methods. The base class applies
+    the loss weight and ``propagate_down``, and reads and writes Caffe's memory. Class attributes, `options` and
+    `shapes` are those of `LossLayer`.
+
+    On the GPU the arrays are Caffe's own memory, without a copy. Nothing waits for the GPU as long as the formulas turn
+    no array into a Python number: no ``float(...)``, and no ``if`` on values.
+
+    Example:
+        >>> from pylayers.array_layer import ArrayLossLayer
+        >>> class LogCoshLossLayer(ArrayLossLayer):
+        ...     def check_shapes(self):
+        ...         self.check_same_shape(1, like=0)
+        ...
+        ...     def loss(self, xp, pred, target):
+        ...         return xp.log(xp.cosh(pred - target)).sum(dtype=xp.float64) / len(pred)
+        ...
+        ...     def gradients(self, xp, pred, target):
+        ...         gradient = xp.tanh(pred - target) / len(pred)
+        ...         return gradient, -gradient
     """
 
-    def loss(self, xp, *bottoms):
+    def loss(self, xp: ModuleType, *bottoms: Any) -> Any:
         """Computes the loss.
 
         Args:
@@ -28,7 +48,7 @@ class ArrayLossLayer(LossLayer):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method loss(self, xp, {self._arguments()})")
 
-    def gradients(self, xp, *bottoms):
+    def gradients(self, xp: ModuleType, *bottoms: Any) -> Any:
         """Computes the gradient of the loss with respect to each bottom that is not one of CONSTANTS.
 
         Args:
@@ -37,55 +57,70 @@ class ArrayLossLayer(LossLayer):
 
         Returns:
             One array for each of those bottoms, in their order, of the bottom's shape; or the array alone where there
-            is one such bottom. Not yet times the loss weight.
+            is one such bottom. The base class multiplies it by the loss weight.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method gradients(self, xp, {self._arguments()})")
 
     @staticmethod
-    def spread(weight, like):
-        """Weights, one for each element of `like` or one for each item, in a shape that multiplies `like`."""
+    def expand_weight(weight: Any, like: Any) -> Any:
+        """Reshapes weights so that they multiply `like`.
+
+        Args:
+            weight: an array with one weight for each element of `like`, or one for each item of the batch.
+            like: an array, its first axis the items.
+
+        Returns:
+            `weight` in the shape of `like`, or as (N, 1, ...).
+        """
         return weight.reshape(like.shape if weight.size == like.size else (len(like),) + (1,) * (like.ndim - 1))
 
     def forward_cpu(self, bottom, top):
         """The loss by NumPy."""
         loss = self.loss(np, *[blob.data for blob in bottom])
-        self._check_loss("loss", loss)
+        self.check_loss("loss", loss)
         return loss
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """The gradients by NumPy, times the loss weight."""
-        gradients = self._gradients(np, propagate_down, [blob.data for blob in bottom])
+        gradients = self._gradients(np, [blob.data for blob in bottom])
         for index, gradient in gradients.items():
-            np.multiply(gradient, loss_weight, out=bottom[index].diff, casting="same_kind")
+            if propagate_down[index]:
+                np.multiply(gradient, loss_weight, out=bottom[index].diff, casting="same_kind")
 
     def forward_gpu(self, bottom, top):
         """The loss by CuPy, on Caffe's own memory."""
-        cupy = blobs.cupy_module()
-        if cupy is None:
-            self._forward_on_host(bottom, top)
+        backend = gpu.backend
+        if backend.cupy is None:
+            self.run_forward_cpu(bottom, top)
             return
-        with blobs.gpu_of(top[0]):
-            loss = self.loss(cupy, *map(blobs.gpu_data, bottom))
-            self._check_loss("loss", loss)
-            blobs.gpu_data(top[0])[...] = loss
+        with backend.arrays_beside(top[0]):
+            loss = self.loss(backend.cupy, *map(backend.data, bottom))
+            self.check_loss("loss", loss)
+            backend.data(top[0])[...] = loss
 
     def backward_gpu(self, top, propagate_down, bottom):
         """The gradients by CuPy, times the loss weight, which is read on the GPU."""
-        cupy = blobs.cupy_module()
-        if cupy is None:
-            self._backward_on_host(top, propagate_down, bottom)
+        backend = gpu.backend
+        if backend.cupy is None:
+            self.run_backward_cpu(top, propagate_down, bottom)
             return
-        with blobs.gpu_of(top[0]):
-            wanted = self._wanted(propagate_down, bottom, lambda blob: blobs.gpu_diff(blob).fill(0))
+        with backend.arrays_beside(top[0]):
+            wanted = self.wanted_gradients(propagate_down, bottom, lambda blob: backend.diff(blob).fill(0))
             if True not in wanted:
                 return
-            gradients = self._gradients(cupy, wanted, list(map(blobs.gpu_data, bottom)))
-            for index, gradient in gradients.items():
-                cupy.multiply(gradient, blobs.gpu_diff(top[0]), out=blobs.gpu_diff(bottom[index]))
+            for index, gradient in self._gradients(backend.cupy, list(map(backend.data, bottom))).items():
+                if wanted[index]:
+                    backend.cupy.multiply(gradient, backend.diff(top[0]), out=backend.diff(bottom[index]))
 
-    def _gradients(self, xp, wanted, data):
-        """What `gradients` returns, by the index of the bottom, of the bottoms that want one."""
-        names = self._bottom_names()[: len(data)]
+    def reference(self, bottoms):
+        """The formulas over float64."""
+        arrays = [np.asarray(array, np.float64) for array in bottoms]
+        gradients = self._gradients(np, arrays)
+        return float(self.loss(np, *arrays)), [gradients.get(index) for index in range(len(arrays))]
+
+    def _gradients(self, xp, data):
+        """What `gradients` returns, a dict from the index of the bottom."""
+        names = self.bottom_names()[: len(data)]
         indices = [index for index, name in enumerate(names) if name not in self.CONSTANTS]
         found = self.gradients(xp, *data)
         if hasattr(found, "shape"):  # one array, not to be taken for a sequence of its rows
@@ -100,7 +135,7 @@ class ArrayLossLayer(LossLayer):
                 f"{', '.join(self.name_bottom(index) for index in indices)}, of the shapes {expected}; "
                 f"it returned {'None' if shapes is None else f'the shapes {shapes}'}"
             )
-        return {index: gradient for index, gradient in zip(indices, found) if wanted[index]}
+        return dict(zip(indices, found))
 
     def _arguments(self):
-        return ", ".join(self._bottom_names())
+        return ", ".join(self.bottom_names())

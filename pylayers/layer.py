@@ -1,8 +1,13 @@
 """LossLayer: what every loss layer shares, so that a new loss is its formula and little else."""
 
+from __future__ import annotations
+
 import functools
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 try:
     import caffe
@@ -17,87 +22,132 @@ except ModuleNotFoundError as error:
 import numpy as np
 
 from pylayers import params
-from pylayers.runtime.gpu import on_gpu, shape_of
+from pylayers.runtime import gpu
+from pylayers.runtime.blobs import as_list, shape_of
 
 
 class LossLayer(caffe.Layer):
-    """A scalar loss with its gradient. Subclasses say what they take and write the formula.
+    """A scalar loss with its gradient. A subclass says what it takes, and writes the formula.
 
-    A subclass sets the class attributes below, overrides `forward_cpu` and `backward_cpu`, and,
-    where it has demands on shapes, `check_shapes`.
+    A subclass sets the class attributes below and overrides `forward_cpu` and `backward_cpu`. Where the loss has
+    demands on shapes it overrides `check_shapes`. Where it has code for the GPU it overrides `forward_gpu` and
+    `backward_gpu`.
 
-    The loss's gradient is scaled by the loss weight, which Caffe keeps in ``top[0].diff``:
-    ``loss_weight`` of the prototxt for a loss at the end of the net, the gradient from above where
-    another layer takes the loss as its bottom. `backward_cpu` is handed it as a number.
+    Caffe keeps the loss weight in ``top[0].diff``, and the gradient is multiplied by it. For a loss at the end of the
+    net it is the prototxt's ``loss_weight``. Where another layer takes the loss as its bottom, it is the gradient from
+    above. `backward_cpu` is handed it as a number.
 
     Attributes:
         BOTTOMS: names of the bottoms, in order, such as ``("pred", "target")``.
-        OPTIONAL_BOTTOMS: names of those that may follow.
-        CONSTANTS: names of the bottoms without a gradient (labels, weights). Where Caffe asks for
-            one all the same, as it does under ``force_backward: true``, the layer writes zeros.
-        OPTIONAL_TOPS: names of tops that may follow the loss.
+        OPTIONAL_BOTTOMS: names of the bottoms that may follow.
+        CONSTANTS: names of the bottoms without a gradient, such as labels and weights. Under ``force_backward: true``
+            Caffe asks for their gradient all the same; the layer then writes zeros.
+        OPTIONAL_TOPS: names of the tops that may follow the loss.
         OPTIONS: what ``param_str`` takes, a dict from key to one of the kinds in `pylayers.params`.
-        options: the values, a namespace with one attribute per key of OPTIONS (set in `setup`).
+        options: the values, a namespace with one attribute for each key of OPTIONS (set in `setup`).
         shapes: the bottoms' shapes, a list of tuples (set in `reshape`).
-        kept: whatever a forward on the CPU likes to leave for backward; None after `reshape`, which Caffe calls
-            before every forward, and so also where that forward failed or ran on the GPU.
+        kept: what `forward_cpu` leaves for `backward_cpu`. `reshape`, which Caffe calls before every forward, resets
+            it to None. If backward finds None, forward failed or ran on the GPU, and backward computes it again.
+
+    Example, the sum of absolute differences:
+        >>> import numpy as np
+        >>> from pylayers.layer import LossLayer
+        >>> class L1LossLayer(LossLayer):
+        ...     def check_shapes(self):
+        ...         self.check_same_shape(1, like=0)
+        ...
+        ...     def forward_cpu(self, bottom, top):
+        ...         return np.abs(bottom[0].data - bottom[1].data).sum() / len(bottom[0].data)
+        ...
+        ...     def backward_cpu(self, loss_weight, propagate_down, bottom):
+        ...         gradient = loss_weight * np.sign(bottom[0].data - bottom[1].data) / len(bottom[0].data)
+        ...         for blob, sign, wanted in zip(bottom, (1, -1), propagate_down):
+        ...             if wanted:
+        ...                 blob.diff[...] = sign * gradient
     """
 
-    BOTTOMS = ("pred", "target")
-    OPTIONAL_BOTTOMS = ()
-    CONSTANTS = ()
-    OPTIONAL_TOPS = ()
-    OPTIONS = {}
-    _checked = None  # the shapes that passed
+    BOTTOMS: Sequence[str] = ("pred", "target")
+    OPTIONAL_BOTTOMS: Sequence[str] = ()
+    CONSTANTS: Sequence[str] = ()
+    OPTIONAL_TOPS: Sequence[str] = ()
+    OPTIONS: dict = {}
 
-    def check_shapes(self):
+    options: SimpleNamespace
+    shapes: list
+    kept: Any
+
+    # What a subclass overrides.
+
+    def check_shapes(self) -> None:
         """Checks ``self.shapes`` where the loss has demands on them.
 
-        Called before the first forward and wherever a bottom's shape has changed. `check_same_shape`,
-        `check_same_count` and `check_weight` are of help; `fail_bottom` raises.
+        It is called before the first forward, and wherever a bottom's shape has changed. `check_same_shape`,
+        `check_same_count` and `check_weight` help; `fail_bottom` raises.
         """
 
-    def forward_cpu(self, bottom, top):
-        """Computes the loss from the bottoms' ``data`` (NumPy arrays), and writes any optional top.
+    def forward_cpu(self, bottom: list, top: list) -> float:
+        """Computes the loss, and writes the optional tops.
+
+        Args:
+            bottom: the bottom blobs; ``bottom[0].data`` is a float32 array.
+            top: the top blobs. The base class writes the loss to the first one.
 
         Returns:
-            The loss, a number; the base class writes it to the first top.
+            The loss, a number.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method forward_cpu(self, bottom, top)")
 
-    def backward_cpu(self, loss_weight, propagate_down, bottom):
+    def backward_cpu(self, loss_weight: float, propagate_down: list, bottom: list) -> None:
         """Writes the gradient, times `loss_weight`, to the ``diff`` of each bottom that wants it.
 
         Args:
-            loss_weight: float, any finite value, zero and negative included.
-            propagate_down: one bool per bottom; False means: do not touch that bottom's ``diff``.
-                False for the CONSTANTS, and at least one True.
+            loss_weight: any finite number, zero and negative included.
+            propagate_down: one bool for each bottom. Where it is False the bottom's ``diff`` is not to be touched. It
+                is False for the CONSTANTS, and True for at least one bottom.
             bottom: the blobs, as in `forward_cpu`.
         """
         raise NotImplementedError(
             f"{type(self).__name__} needs a method backward_cpu(self, loss_weight, propagate_down, bottom)"
         )
 
-    def forward_gpu(self, bottom, top):
-        """Computes the loss in GPU mode; as in Caffe, the CPU code where a subclass has no other."""
+    def forward_gpu(self, bottom: list, top: list) -> None:
+        """Computes the loss in GPU mode and writes the tops. As in Caffe, it is `forward_cpu` by default."""
         _warn_of_cpu_code(type(self).__name__)
-        self._forward_on_host(bottom, top)
+        self.run_forward_cpu(bottom, top)
 
-    def backward_gpu(self, top, propagate_down, bottom):
-        """Writes the gradients in GPU mode; as in Caffe, the CPU code where a subclass has no other."""
-        self._backward_on_host(top, propagate_down, bottom)
+    def backward_gpu(self, top: list, propagate_down: list, bottom: list) -> None:
+        """Writes the gradients in GPU mode. As in Caffe, it is `backward_cpu` by default."""
+        self.run_backward_cpu(top, propagate_down, bottom)
+
+    def reference(self, bottoms: list) -> tuple | None:
+        """The loss and its gradients in float64, which `pylayers compare` holds the layer against.
+
+        Args:
+            bottoms: an array for each bottom, of the shapes in ``self.shapes``.
+
+        Returns:
+            The loss, and a list with the gradient of each bottom at loss weight 1, None for the CONSTANTS. None in
+            place of both where the layer has no formula to take them from.
+        """
+        return None
 
     # What Caffe calls.
 
     def setup(self, bottom, top):
-        """Checks the numbers of bottoms and tops, and CONSTANTS; reads param_str into ``self.options``."""
-        unknown = [name for name in self.CONSTANTS if name not in self._bottom_names()]
+        """Checks the numbers of bottoms and tops, and CONSTANTS; reads param_str into ``self.options``.
+
+        Raises:
+            TypeError: an option is of the wrong kind.
+            ValueError: a number of blobs, a key or a value is wrong.
+        """
+        names = self.bottom_names()
+        unknown = [name for name in self.CONSTANTS if name not in names]
         if unknown:
-            self.fail(f"CONSTANTS has {unknown[0]!r}, which is none of its bottoms: {', '.join(self._bottom_names())}")
+            self.fail(f"CONSTANTS has {unknown[0]!r}, which is none of its bottoms: {', '.join(names)}")
         self.check_number("bottom", bottom, self.BOTTOMS, self.OPTIONAL_BOTTOMS)
-        names = self._bottom_names()[: len(bottom)]
-        self._constants = [index for index, name in enumerate(names) if name in self.CONSTANTS]
         self.check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
+        self._constants = [index for index, name in enumerate(names[: len(bottom)]) if name in self.CONSTANTS]
+        self._checked_shapes = self.kept = None
         try:
             self.options = params.parse(self.param_str, self.OPTIONS)
         except (TypeError, ValueError) as error:
@@ -110,54 +160,61 @@ class LossLayer(caffe.Layer):
             ValueError: a bottom is a scalar, is empty, or has another first dimension than the first one; or what
                 `check_shapes` raises.
         """
-        # Caffe calls this before every forward.
         self.kept = None
         shapes = [shape_of(blob) for blob in as_list(bottom)]
-        if shapes != self._checked:
-            self.shapes, self._checked = shapes, None
+        if shapes != self._checked_shapes:
+            self.shapes, self._checked_shapes = shapes, None
             for index, shape in enumerate(shapes):
                 if not shape or 0 in shape:
                     self.fail_bottom(index, "at least one axis, and no axis of length 0")
                 if shape[0] != shapes[0][0]:
                     self.fail_bottom(index, f"{shapes[0][0]} as its first dimension, as {self.name_bottom(0)} has")
             self.check_shapes()
-            self._checked = shapes
+            self._checked_shapes = shapes
         top[0].reshape()
 
     def forward(self, bottom, top):
         """Computes the loss on the device of Caffe's mode."""
         bottom, top = as_list(bottom), as_list(top)
-        if on_gpu(top[0]):
+        if gpu.backend.in_use(top[0]):
             self.forward_gpu(bottom, top)
         else:
-            self._forward_on_host(bottom, top)
+            self.run_forward_cpu(bottom, top)
 
     def backward(self, top, propagate_down, bottom):
         """Writes the gradients on the device of Caffe's mode."""
         bottom, top = as_list(bottom), as_list(top)
-        if on_gpu(top[0]):
+        if gpu.backend.in_use(top[0]):
             self.backward_gpu(top, propagate_down, bottom)
         else:
-            self._backward_on_host(top, propagate_down, bottom)
+            self.run_backward_cpu(top, propagate_down, bottom)
 
-    def _forward_on_host(self, bottom, top):
+    # For a base class of losses: the steps that forward and backward have in common on each device.
+
+    def run_forward_cpu(self, bottom: list, top: list) -> None:
+        """Calls `forward_cpu`, and writes the loss to the first top."""
         loss = self.forward_cpu(bottom, top)
         if type(loss) is not float:
-            self._check_loss("forward_cpu", loss)
+            self.check_loss("forward_cpu", loss)
         top[0].data[...] = loss
 
-    def _check_loss(self, method, loss):
-        if loss is None or np.ndim(loss):  # NumPy would make NaN of None
-            found = "None" if loss is None else f"an array of shape {np.shape(loss)}"
-            raise TypeError(f"{type(self).__name__}: {method} must return the loss, one number; it returned {found}")
-
-    def _backward_on_host(self, top, propagate_down, bottom):
-        wanted = self._wanted(propagate_down, bottom, lambda blob: blob.diff.fill(0))
+    def run_backward_cpu(self, top: list, propagate_down: list, bottom: list) -> None:
+        """Calls `backward_cpu` for the bottoms that want a gradient, and clears the diff of constants."""
+        wanted = self.wanted_gradients(propagate_down, bottom, lambda blob: blob.diff.fill(0))
         if True in wanted:
             self.backward_cpu(float(top[0].diff), wanted, bottom)
 
-    def _wanted(self, propagate_down, bottom, clear):
-        """Clears the diff of the CONSTANTS that are asked for a gradient; says which bottoms get another one."""
+    def wanted_gradients(self, propagate_down: list, bottom: list, clear: Callable) -> list:
+        """Clears the diff of the CONSTANTS that are asked for a gradient; says which other bottoms want one.
+
+        Args:
+            propagate_down: Caffe's, one bool for each bottom.
+            bottom: the blobs.
+            clear: a function that fills a blob's diff with zeros.
+
+        Returns:
+            One bool for each bottom, False for the CONSTANTS.
+        """
         wanted = as_list(propagate_down)
         for index in self._constants:
             if wanted[index]:
@@ -165,52 +222,88 @@ class LossLayer(caffe.Layer):
                 wanted[index] = False
         return wanted
 
+    def check_loss(self, method: str, loss: Any) -> None:
+        """Checks that what `method` returned is one number, which NumPy's assignment would not.
+
+        Raises:
+            TypeError: it is None, of which NumPy would make NaN, or an array with axes.
+        """
+        if loss is None or np.ndim(loss):
+            found = "None" if loss is None else f"an array of shape {np.shape(loss)}"
+            raise TypeError(f"{type(self).__name__}: {method} must return the loss, one number; it returned {found}")
+
+    @classmethod
+    def bottom_names(cls) -> tuple:
+        """The names of all bottoms that the layer may have."""
+        return (*cls.BOTTOMS, *cls.OPTIONAL_BOTTOMS)
+
     # Errors, all with the class in front.
 
-    def fail(self, message):
+    def fail(self, message: str) -> NoReturn:
         """Raises ValueError with the layer's class before `message`."""
         raise ValueError(f"{type(self).__name__}: {message}")
 
-    def fail_bottom(self, index, expected):
-        """Raises ValueError for the shape of the bottom at `index`."""
+    def fail_bottom(self, index: int, expected: str) -> NoReturn:
+        """Raises ValueError for the shape of the bottom at `index`, with what was `expected` in words."""
         self.fail(f"{self.name_bottom(index)} has shape {self.shapes[index]}, expected {expected}")
 
     @classmethod
-    def check_number(cls, kind, blobs, required, optional):
-        """Raises ValueError where there are more or fewer `blobs` ("bottom" or "top") than names for them."""
+    def check_number(cls, kind: str, blobs: Sequence, required: Sequence[str], optional: Sequence[str]) -> None:
+        """Checks the number of bottoms or tops.
+
+        Args:
+            kind: "bottom" or "top".
+            blobs: as many things as there are blobs.
+            required: names of the blobs that must be there.
+            optional: names of those that may follow.
+
+        Raises:
+            ValueError: there are more or fewer blobs than names for them.
+        """
         if not len(required) <= len(blobs) <= len(required) + len(optional):
             numbers = " or ".join(str(len(required) + more) for more in range(len(optional) + 1))
             names = ", ".join([*required, *(f"optional {name}" for name in optional)])
             raise ValueError(f"{cls.__name__}: takes {numbers} {kind}s ({names}), found {len(blobs)}")
 
-    def name_bottom(self, index):
+    def name_bottom(self, index: int) -> str:
         """A bottom as error messages name it, such as ``bottom[1] (target)``."""
-        return f"bottom[{index}] ({self._bottom_names()[index]})"
+        return f"bottom[{index}] ({self.bottom_names()[index]})"
 
-    def check_same_shape(self, index, like):
+    def check_same_shape(self, index: int, like: int) -> None:
         """Checks that two bottoms have one shape, so that formulas over both need not care how NumPy broadcasts.
 
+        Args:
+            index: of the bottom to check.
+            like: the index of the bottom whose shape is right.
+
         Raises:
-            ValueError: the bottom at `index` has another shape than the one at `like`.
+            ValueError: the shapes differ.
         """
         if self.shapes[index] != self.shapes[like]:
             self.fail_bottom(index, f"{self.shapes[like]}, as {self.name_bottom(like)} has")
 
-    def check_same_count(self, index, like):
+    def check_same_count(self, index: int, like: int) -> None:
         """Checks that two bottoms have the same number of elements; Caffe asks no more of a Euclidean loss.
 
+        Args:
+            index: of the bottom to check.
+            like: the index of the bottom whose number is right.
+
         Raises:
-            ValueError: the bottom at `index` has another number of elements than the one at `like`.
+            ValueError: the numbers differ.
         """
         if math.prod(self.shapes[index]) != math.prod(self.shapes[like]):
             self.fail_bottom(index, f"as many elements as {self.name_bottom(like)}, whose shape is {self.shapes[like]}")
 
-    def check_weight(self, index, like):
-        """Checks the shape of a bottom that holds weights, if there is one at `index`.
+    def check_weight(self, index: int, like: int) -> None:
+        """Checks the shape of a bottom that holds weights, if there is one.
+
+        Args:
+            index: of the bottom with weights.
+            like: the index of the bottom whose elements, or items, have the weights.
 
         Raises:
-            ValueError: it has neither one weight for each element of the bottom at `like` nor one for each
-                item of the batch.
+            ValueError: it has neither one weight for each element nor one for each item of the batch.
         """
         if index >= len(self.shapes):
             return
@@ -221,22 +314,6 @@ class LossLayer(caffe.Layer):
                 f"{count} weights, one for each element of {self.name_bottom(like)}, "
                 f"or {num}, one for each item of the batch",
             )
-
-    def _bottom_names(self):
-        return self.BOTTOMS + self.OPTIONAL_BOTTOMS
-
-
-def as_list(vector):
-    """Caffe's vector as a list; the vector itself has a length and an index, but no iterator."""
-    # Most have two items or one; the comprehension takes twice as long for them.
-    if len(vector) == 2:
-        return [vector[0], vector[1]]
-    return [vector[0]] if len(vector) == 1 else [vector[index] for index in range(len(vector))]
-
-
-def by_item(array):
-    """A blob's array as a matrix with one row for each item of the batch, without a copy."""
-    return array.reshape(array.shape[0], -1)
 
 
 @functools.cache

@@ -1,13 +1,24 @@
 """Losses for nets that are written in Python, with caffe.NetSpec."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 from caffe import layers as L  # noqa: N812, Caffe's own convention
 
 from pylayers import params
+from pylayers.layer import LossLayer
 
 
-def python_loss(layer, *bottoms, loss_weight=1, ntop=1, module=None, **options):
+def python_loss(
+    layer: type[LossLayer],
+    *bottoms: Any,
+    loss_weight: float | None = 1,
+    ntop: int = 1,
+    module: str | None = None,
+    **options: Any,
+) -> Any:
     """A Python layer for caffe.NetSpec, its options checked now and not when Caffe loads the net.
 
     Args:

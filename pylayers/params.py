@@ -1,19 +1,35 @@
 """param_str as strict JSON: every option declared with its kind, every error naming key, rule and value."""
 
+from __future__ import annotations
+
 import difflib
 import json
 import math
 from types import SimpleNamespace
+from typing import Any, Protocol
+
+
+class Kind(Protocol):
+    """A kind of option: its default, what a value must be, and the check of it."""
+
+    default: Any
+
+    @property
+    def rule(self) -> str:
+        """What a value must be, for error messages."""
+
+    def check(self, value: Any) -> Any:
+        """Returns the value that the layer gets; TypeError or ValueError with `rule` where it is wrong."""
 
 
 class Choice:
     """One of a few words; the first is the default."""
 
-    def __init__(self, *words):
+    def __init__(self, *words: str):
         self.words = words
         self.default = words[0]
 
-    def check(self, value):
+    def check(self, value: Any) -> str:
         """Returns `value` if it is one of the words.
 
         Raises:
@@ -41,7 +57,7 @@ class Integer:
     def __init__(self, default):
         self.default = default
 
-    def check(self, value):
+    def check(self, value: Any) -> int:
         """Returns `value` if it is an int.
 
         Raises:
@@ -58,12 +74,12 @@ class Integer:
 class Number:
     """A finite number, within limits where they are given."""
 
-    def __init__(self, default, minimum=-math.inf, maximum=math.inf):
+    def __init__(self, default: float | None, minimum: float = -math.inf, maximum: float = math.inf):
         self.default = default
         self.minimum = minimum
         self.maximum = maximum
 
-    def check(self, value):
+    def check(self, value: Any) -> float:
         """Returns `value` as a float.
 
         Raises:
@@ -95,7 +111,7 @@ class Numbers:
     def __init__(self, default):
         self.default = default
 
-    def check(self, value):
+    def check(self, value: Any) -> list[float]:
         """Returns `value` as a list of floats.
 
         Raises:
@@ -115,7 +131,7 @@ class Numbers:
         return numbers
 
 
-def parse(text, options):
+def parse(text: str, options: dict[str, Kind]) -> SimpleNamespace:
     """Reads a layer's param_str.
 
     Args:

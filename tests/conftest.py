@@ -1,23 +1,19 @@
 """Set-up for all tests."""
 
 import functools
+import importlib.util
 import os
-import sys
-from pathlib import Path
 
 os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe reads it at import: errors only
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-for folder in ("demo", "prototxt/own_loss"):
-    sys.path.insert(0, str(ROOT / folder))
+from harness import ROOT
 
 
 @functools.cache
 def no_gpu():
     """Why the tests marked gpu cannot run here; None where they can."""
-    from pylayers.runtime import gpu as blobs
+    from pylayers.runtime import blobs, gpu
 
     if not blobs.CUDA_BUILD:
         return "this Caffe is built for the CPU alone"
@@ -27,7 +23,7 @@ def no_gpu():
         cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # no module, no driver, no GPU
         return f"no GPU for CuPy: {(str(error) or type(error).__name__).splitlines()[0]}"
-    return None if blobs.cupy_module() else "CuPy cannot compute on this GPU"
+    return None if gpu.backend.cupy else "CuPy cannot compute on this GPU"
 
 
 def must_test_gpu():
@@ -61,28 +57,60 @@ def _in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+# Engines are the ways in which a loss computes the same: Numba's loops, the formula by NumPy, and the CUDA kernels, on
+# the host or on a GPU.
+
+
+def pytest_generate_tests(metafunc):
+    """Runs each test that asks for an engine with all that can be had here, or with those that its mark names."""
+    if "engine" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("engines")
+    names = [name for name in _engines() if not mark or name in mark.args]
+    engines = [pytest.param(name, marks=pytest.mark.gpu) if name == "gpu" else name for name in names]
+    metafunc.parametrize("engine", engines, indirect=True)
+
+
+@functools.cache
+def _engines():
+    from harness import host_kernels
+
+    found = ["numba"] if importlib.util.find_spec("numba") else []
+    found.append("formula")
+    if host_kernels.COMPILER:
+        found.append("host")
+    if must_test_gpu() or not no_gpu():  # or else there would be a thousand skipped tests
+        found.append("gpu")
+    return found
+
+
 @pytest.fixture
-def host_cupy(monkeypatch):
-    """Makes the layers believe that Caffe is in GPU mode, that its memory is there, and that this is CuPy."""
-    from host_kernels import HostCupy
+def engine(request, monkeypatch):
+    """The engine that computes the losses in this test: "numba", "formula", "host" or "gpu"."""
+    from pylayers.runtime import gpu, loops
 
-    from pylayers import kernel_layer as gpu
-    from pylayers import layer
-    from pylayers.runtime import gpu as blobs
+    if request.param == "formula":
+        monkeypatch.setattr(loops, "enabled", lambda: False)
+    elif request.param == "host":
+        from harness.host_kernels import HostGpu
 
-    cupy = HostCupy()
-    monkeypatch.setattr(layer, "on_gpu", lambda blob: True)
-    monkeypatch.setattr(blobs, "cupy_module", lambda: cupy)
-    for cached in ("_function", "_module"):  # of another test's CuPy
-        monkeypatch.setattr(gpu, cached, functools.cache(getattr(gpu, cached).__wrapped__))
-    monkeypatch.setattr(blobs, "gpu_data_pointer", lambda blob: blob.data.ctypes.data)
-    monkeypatch.setattr(blobs, "gpu_diff_pointer", lambda blob: blob.diff.ctypes.data)
-    return cupy
+        monkeypatch.setattr(gpu, "backend", HostGpu())
+    return request.param
+
+
+@pytest.fixture
+def quick_children(monkeypatch):
+    """Child processes that are forks of a server which has imported Caffe."""
+    from harness import quick_child
+
+    from pylayers.caffe_nets import child
+
+    monkeypatch.setattr(child, "run_child", quick_child.run_child)
 
 
 @pytest.fixture(scope="session")
 def demo_data():
     """The data that the demo's nets read, as `make demo` writes them."""
-    import datasets
+    import demo_data
 
-    datasets.write_all(ROOT / "build/demo", ROOT / "prototxt/demo")
+    demo_data.write_all(ROOT / "build/demo", ROOT / "prototxt/demo")

@@ -6,15 +6,16 @@ import warnings
 
 import numpy as np
 import pytest
-from closeness import assert_close_gradient, assert_close_loss
-from conftest import ROOT
-from nets import layer, python_layer, run
-from test_all_losses import LOSSES
-from test_caffe_binary import CAFFE, environment, losses
+from harness import ROOT
+from harness.caffe_command import CAFFE, environment, losses
+from harness.closeness import assert_close_gradient, assert_close_loss
+from harness.host_kernels import HostGpu
+from harness.losses import LOSSES
+from harness.nets import layer, python_layer, run
 
-from pylayers import layer as layer_module
 from pylayers.gradient_check import assert_gradient
-from pylayers.runtime import gpu as blobs
+from pylayers.runtime import gpu
+from pylayers.runtime.gpu import Gpu
 
 EXAMPLE = ROOT / "prototxt/own_loss/focal_loss.py"
 FOCAL = functools.partial(python_layer, "FocalLossLayer", ["scores", "label"], module="focal_loss")
@@ -119,23 +120,22 @@ def test_a_forgotten_formula_says_so(name, error, message):
 # GPU mode, as far as it goes without a GPU: tests/gpu has the rest.
 
 
-@pytest.fixture
-def gpu_mode(monkeypatch):
-    """Makes the layers believe that Caffe is in GPU mode."""
-    monkeypatch.setattr(layer_module, "on_gpu", lambda blob: True)
-    monkeypatch.setattr(blobs, "cupy_module", functools.cache(blobs.cupy_module.__wrapped__))
+class NumpyGpu(HostGpu):
+    """Lets the GPU code work on the blobs' host memory, but for what it writes to diffs, which must be here alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.diffs = {}
+
+    def diff(self, blob):
+        return self.diffs.setdefault(blob.diff.ctypes.data, blob.diff.copy())
 
 
-@pytest.fixture
-def numpy_for_cupy(gpu_mode, monkeypatch):
-    """Lets the GPU code work on the blobs' host memory; nothing here touches a GPU."""
-    monkeypatch.setattr(blobs, "cupy_module", lambda: np)
-    monkeypatch.setattr(blobs, "gpu_of", lambda blob: warnings.catch_warnings())
-    monkeypatch.setattr(blobs, "gpu_data", lambda blob: blob.data)
-    # Not the host's: what the layer writes must be here, and nowhere else.
-    diffs = {}
-    monkeypatch.setattr(blobs, "gpu_diff", lambda blob: diffs.setdefault(blob.diff.ctypes.data, blob.diff.copy()))
-    return diffs
+class GpuMode(Gpu):
+    """In GPU mode, with the CuPy that there is, or none."""
+
+    def in_use(self, blob):
+        return True
 
 
 @pytest.mark.parametrize("loss_weight", [1, -0.3])
@@ -147,20 +147,22 @@ def numpy_for_cupy(gpu_mode, monkeypatch):
         ("ArrayL1LossLayer", "user_losses", {"pred": (4, 5), "target": (4, 5), "weight": (4,)}),
     ],
 )
-def test_gpu_code_gives_what_cpu_code_does(name, module, shapes, loss_weight, request):
+def test_gpu_code_gives_what_cpu_code_does(name, module, shapes, loss_weight, monkeypatch):
     random = np.random.default_rng(0)
     bottoms = {key: random.integers(0, 2, shape).astype(np.float32) for key, shape in shapes.items()}
     text = python_layer(name, list(bottoms), module=module, loss_weight=loss_weight)
     expected = run(text, bottoms, header="force_backward: true ").net
-    diffs = request.getfixturevalue("numpy_for_cupy")
+    backend = NumpyGpu()
+    monkeypatch.setattr(gpu, "backend", backend)
     net = run(text, bottoms, header="force_backward: true ").net
     assert_close_loss(float(net.blobs["loss"].data), float(expected.blobs["loss"].data))
     for key in bottoms:
-        np.testing.assert_array_equal(diffs[net.blobs[key].diff.ctypes.data], expected.blobs[key].diff)
+        np.testing.assert_array_equal(backend.diffs[net.blobs[key].diff.ctypes.data], expected.blobs[key].diff)
         assert not net.blobs[key].diff.any()
 
 
-def test_without_a_usable_cupy_gpu_mode_warns_once_and_computes_on_the_cpu(gpu_mode, bottoms):
+def test_without_a_usable_cupy_gpu_mode_warns_once_and_computes_on_the_cpu(bottoms, monkeypatch):
+    monkeypatch.setattr(gpu, "backend", GpuMode())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = [run(FOCAL(), bottoms) for _ in range(2)]

@@ -1,23 +1,29 @@
 """LossLayer: what a subclass may leave out, and the switch to GPU code."""
 
-import functools
 import subprocess
 import sys
 import warnings
 
 import pytest
-from closeness import assert_same_results
-from nets import python_layer, run
-from test_all_losses import LOSSES
+from harness.closeness import assert_same_results
+from harness.losses import LOSSES
+from harness.nets import python_layer, run
 
 import pylayers.layer
-from pylayers.runtime import gpu as blobs
+from pylayers.runtime import gpu
+
+
+class GpuMode(gpu.Gpu):
+    """In GPU mode, whatever Caffe says; with the CuPy that there is, or none."""
+
+    def in_use(self, blob):
+        return True
 
 
 @pytest.fixture
 def gpu_mode(monkeypatch):
     """Makes LossLayer believe that Caffe is in GPU mode; nothing here touches a GPU."""
-    monkeypatch.setattr(pylayers.layer, "on_gpu", lambda blob: True)
+    monkeypatch.setattr(gpu, "backend", GpuMode())
     pylayers.layer._warn_of_cpu_code.cache_clear()
 
 
@@ -60,7 +66,6 @@ def test_gpu_mode_without_gpu_code_runs_the_cpu_code_and_says_so_once(monkeypatc
 @pytest.mark.usefixtures("gpu_mode")
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES.values() if loss.module == "pylayers"])
 def test_without_a_usable_cupy_gpu_mode_runs_the_cpu_code_and_says_so_once(loss, monkeypatch):
-    monkeypatch.setattr(blobs, "cupy_module", functools.cache(blobs.cupy_module.__wrapped__))
     monkeypatch.setitem(sys.modules, "cupy", None)
     bottoms = loss.bottoms(4)
     with pytest.warns(RuntimeWarning, match="losses run on the CPU in GPU mode, as CuPy cannot be used: ") as caught:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import user_losses
 from caffe import layers as L  # noqa: N812
-from nets import load
+from harness.nets import load
 
 import pylayers
 from pylayers.layers import python_loss

@@ -1,23 +1,24 @@
-"""`pylayers class-weights`: weights that make up for rare classes, from the labels that a net is trained on."""
+"""Class weights that make up for rare classes, from the labels that a net is trained on."""
+
+from __future__ import annotations
 
 import contextlib
-import json
 import operator
 import os
-import sys
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 
 from pylayers.class_weights.sources import batches_of, open_source
+from pylayers.losses.labels import expected
 from pylayers.params import Integer
-from pylayers.tools import report as output
-from pylayers.tools.report import UserError
-
-DIGITS = 6  # of the weights to paste: what a loss in float32 can tell apart, nearly
+from pylayers.runtime.progress import progress_bar
 
 
-def median_frequency(labels, classes, ignore_label=None):
+def median_frequency(
+    labels: str | os.PathLike | np.ndarray | Iterable, classes: int, ignore_label: int | None = None
+) -> np.ndarray:
     """Class weights by median frequency balancing: w_c = median(freq) / freq(c).
 
     freq(c) is the number of pixels of class c, divided by the number of all pixels in those images that show class c;
@@ -87,7 +88,7 @@ def count(labels, classes, ignore_label=None):
     if isinstance(labels, (str, os.PathLike)):
         source = open_source(labels)
         # Closed here, where an exception would keep the files open for as long as it is looked at.
-        with _progress_bar(source.items) as advance, contextlib.closing(source.batches) as batches:
+        with progress_bar("counting", source.items) as advance, contextlib.closing(source.batches) as batches:
             for batch in batches:
                 counts.add(*batch)
                 advance(len(batch.labels))
@@ -184,84 +185,7 @@ class ClassCounts:
         if wrong.any():
             place = tuple(int(index) for index in np.unravel_index(np.argmax(wrong), labels.shape))
             raise ValueError(
-                f"{where} holds {labels[place].item()} at {(place[0] + first, *place[1:])}; a label must be a whole "
-                f"number from 0 to {self.classes - 1}"
-                + ("" if self.ignore_label is None else f", or {self.ignore_label} (the ignored label)")
+                f"{where} holds {labels[place].item()} at {(place[0] + first, *place[1:])}; "
+                + expected(self.classes, self.ignore_label)
             )
         return counted
-
-
-def run(options):
-    """The command.
-
-    Args:
-        options: a namespace with `source`, `classes`, `ignore_label` and `json`.
-
-    Returns:
-        The exit status, 0.
-
-    Raises:
-        UserError: the source cannot be read, holds other than labels, or the result cannot be written.
-    """
-    output.need("rich")
-    with output.whole_file(options.json) as json_file:
-        try:
-            counts = count(options.source, options.classes, options.ignore_label)
-        except (TypeError, ValueError) as error:
-            raise UserError(str(error)) from None
-        if counts.absent():
-            print(f"pylayers {options.command}: {counts.absent_text()}", file=sys.stderr)
-        weights = counts.weights()
-        _print(options.source, counts, weights)
-        output.write_json(
-            json_file,
-            {
-                "source": options.source,
-                "classes": counts.classes,
-                "ignore_label": counts.ignore_label,
-                "class_weights": weights.tolist(),
-                "frequencies": counts.frequencies().tolist(),
-                "pixels": counts.pixels.tolist(),
-                "images": counts.images.tolist(),
-            },
-        )
-    return 0
-
-
-def _print(source, counts, weights):
-    rounded = [float(f"{weight:.{DIGITS}g}") for weight in weights]
-    # With one label an item the pixels are the images.
-    columns = [counts.pixels] if counts.single else [counts.pixels, counts.images]
-    output.print_table(
-        f"Median frequency weights of {source}",
-        ("class", "labels", "weight") if counts.single else ("class", "pixels", "images", "weight"),
-        [
-            (str(index), *(str(column[index]) for column in columns), f"{weight:g}")
-            for index, weight in enumerate(rounded)
-        ],
-        left=0,
-    )
-    options = {"class_weights": rounded}
-    if counts.ignore_label is not None:
-        options["ignore_label"] = counts.ignore_label
-    print(f"param_str: '{json.dumps(options)}'")  # not by rich, which would break the line
-
-
-@contextlib.contextmanager
-def _progress_bar(total):
-    """A bar on stderr where that is a terminal, and rich is there.
-
-    Yields:
-        The function that moves it on by a number of items.
-    """
-    try:
-        console = output.need("rich.console").Console(file=sys.stderr)
-        progress = output.need("rich.progress").Progress(
-            console=console, disable=not console.is_terminal, transient=True
-        )
-    except UserError:  # the weights do not need it
-        yield lambda items: None
-        return
-    with progress:
-        task = progress.add_task("counting", total=total)
-        yield lambda items: progress.advance(task, items)

@@ -11,9 +11,9 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf.message import DecodeError
 
-from pylayers.caffe_nets.labels import quoted
-from pylayers.tools import report as output
-from pylayers.tools.report import UserError
+from pylayers.caffe_nets.text import quoted
+from pylayers.errors import UserError
+from pylayers.runtime.optional import need
 
 # Labels in memory at a time, but for an image that is larger; the work on each is then no more than noise.
 BATCH = 2**20
@@ -106,7 +106,7 @@ def _array_source(path):
 
 
 def _hdf5_source(path, name):
-    h5py = output.need("h5py", extra="demo")
+    h5py = need("h5py", "demo")
     listed = ""
     if path.endswith(".txt"):
         # HDF5Data parts the names at white space too.
@@ -165,7 +165,7 @@ def _lmdb_source(path, part):
         raise UserError(
             f"say where {path} has its labels: {path}:label for the label of each Datum, {path}:data for label maps"
         )
-    lmdb = output.need("lmdb", extra="lmdb")
+    lmdb = need("lmdb", "lmdb")
 
     @contextlib.contextmanager
     def opened():
@@ -238,7 +238,7 @@ def _label_map(datum, name):
 
 def _decode(data):
     """The image of Pillow, or None."""
-    image_module = output.need("PIL.Image", extra="demo")
+    image_module = need("PIL.Image", "demo")
     try:
         image = image_module.open(io.BytesIO(data))
         image.load()

@@ -5,37 +5,35 @@ Input for each bottom; everything else is what Caffe itself does with it.
 """
 
 import functools
-import importlib
-from typing import NamedTuple, Optional
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, Union
 
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from pylayers.caffe_nets import labels as inputs
-from pylayers.caffe_nets import read as nets
-from pylayers.gradient_check.subject import Subject
-from pylayers.tools.report import UserError
+from pylayers.caffe_facts import GRADIENT_CHECKER, LABEL_LOSSES
+from pylayers.errors import UserError
+from pylayers.gradient_check.subject import Subject, layer_class
 
-# Caffe's own gradient checker moves each value by 1e-2; here that is relative to the blob's root mean square.
-STEP = 1e-2
-# Of the blob's largest gradient. The difference quotient itself is off by about STEP², 1e-4.
-THRESHOLD = 1e-3
+# Caffe's own gradient checker moves each value by 1e-2; here that is relative to the blob's root mean square. The
+# threshold is a share of the blob's largest gradient. The difference quotient itself is off by about the step's square,
+# 1e-4.
+STEP, THRESHOLD = GRADIENT_CHECKER["step"], GRADIENT_CHECKER["threshold"]
 # Blobs of up to this many elements are checked element by element, larger ones along random directions.
 EXHAUSTIVE = 2000
 DIRECTIONS = 20
-# Losses of Caffe's own whose second bottom holds labels.
-LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
 # Of the largest gradient: a change of an element's between a direction's ends that shows a kink.
 _LEAP = 0.03
-# Of the gradient's norm: what the elements without a kink have at least, so that there is something to compare.
+# A direction is checked again without its kink elements only if the rest keeps this share of the gradient's norm.
 _STEADY = 0.9
-# Of the step: shorter ones, which tell how far forward's derivative can be trusted.
+# Shorter steps, as shares of the step. They tell how far forward's derivative can be trusted.
 _SHORTER = (3 / 4, 1 / 2, 1 / 3)
 _SENTINEL = np.float32(12345.5)
 
-_ALL_ZERO = "where every derivative is 0"
+# In place of the worst element. Where it is so of every blob, nothing is proven.
+ALL_ZERO = "where every derivative is 0"
 
 
 class BlobResult(NamedTuple):
@@ -78,8 +76,8 @@ class NothingToCheckError(ValueError):
     """A layer without a bottom or a parameter that has a gradient: to say that it is right would prove nothing."""
 
 
-def assert_gradient(layer, bottoms, **options):
-    """Checks a layer's gradient in a user's own tests.
+def assert_gradient(layer: Union[str, caffe_pb2.LayerParameter], bottoms: Sequence, **options: Any) -> None:
+    """Checks a layer's gradient in a user's own tests; see `check_gradient` for what is checked.
 
     Args:
         layer: as for `check_gradient`.
@@ -95,19 +93,19 @@ def assert_gradient(layer, bottoms, **options):
 
 
 def check_gradient(
-    layer,
-    bottoms,
+    layer: Union[str, caffe_pb2.LayerParameter],
+    bottoms: Sequence,
     *,
     labels: Optional[dict] = None,
-    constants=(),
+    constants: Sequence[int] = (),
     loss_weight: Optional[float] = None,
-    step=STEP,
-    threshold=THRESHOLD,
-    kink=0.0,
-    kink_range=-1.0,
-    seed=1701,
-    phase=caffe.TEST,
-):
+    step: float = STEP,
+    threshold: float = THRESHOLD,
+    kink: float = GRADIENT_CHECKER["kink"],
+    kink_range: float = GRADIENT_CHECKER["kink_range"],
+    seed: int = GRADIENT_CHECKER["seed"],
+    phase: int = caffe.TEST,
+) -> Report:
     """Compares backward with central differences of forward.
 
     The objective is Σ v·top, v being the tops' diff: random numbers, or `loss_weight` for a layer whose first top has
@@ -145,7 +143,7 @@ def check_gradient(
     """
     labels = labels or {}
     _check_indices(len(bottoms), labels, constants)
-    layer = _layer_parameter(layer)
+    layer = layer_parameter(layer)
     constants = {*constants, *_known_constants(layer, len(bottoms), labels)}
     random = np.random.default_rng(seed)
     values = [_values(index, bottom, labels, random) for index, bottom in enumerate(bottoms)]
@@ -170,125 +168,6 @@ def check_gradient(
     return Report(results, violations)
 
 
-def run(options):
-    """The command.
-
-    Args:
-        options: a namespace with the arguments of ``pylayers check-gradient``.
-
-    Returns:
-        The exit status: 0 where the gradient is right, 1 where not.
-
-    Raises:
-        UserError: there is no such layer, Caffe refuses it or its bottoms, or every derivative is 0.
-    """
-    phase = nets.PHASES[options.phase]
-    if options.net and options.layer:
-        if options.subject or options.bottom or options.param_str or options.params:
-            raise UserError(
-                "--net and --layer take the layer from the net: give no LAYER, --bottom, --param-str or --params"
-            )
-        layer, bottoms = _layer_in_net(options, phase)
-    elif options.subject:
-        layer, bottoms = _layer_by_name(options), options.bottom
-        if not bottoms:
-            raise UserError("give the shape of each bottom, such as --bottom 4,10 --bottom 4")
-        if options.subject in LABEL_LOSSES and 1 not in dict(options.labels):
-            raise UserError(f"bottom[1] of {options.subject} holds labels: give --labels 1:CLASSES, such as 1:10")
-    else:
-        raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
-    check = functools.partial(
-        _checked,
-        layer,
-        bottoms,
-        labels=dict(options.labels),
-        constants=options.constant,
-        loss_weight=options.loss_weight,
-        step=options.step,
-        threshold=options.threshold,
-        kink=options.kink,
-        kink_range=options.kink_range,
-        seed=options.seed,
-        phase=phase,
-    )
-    report = nets.rehearsed(check, options.subject or options.layer)
-    if report.passed and all(result.worst == _ALL_ZERO for result in report.results):
-        raise UserError("nothing is proven: every derivative is 0 for these values and this loss weight")
-    print(report)
-    return 0 if report.passed else 1
-
-
-def _checked(*arguments, **options):
-    try:
-        return check_gradient(*arguments, **options)
-    except NothingToCheckError as error:
-        raise UserError(str(error)) from None
-
-
-def _layer_by_name(options):
-    module, _, name = options.subject.rpartition(":")
-    if name == "Python":
-        raise UserError("name a Python layer as module:Class")
-    text = f"type: '{name}' {options.params}"
-    if module:
-        _layer_class(module, name)
-        text = f"type: 'Python' {options.params}"
-    try:
-        layer = _layer_parameter(text)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if module:
-        layer.python_param.module, layer.python_param.layer = module, name
-        layer.python_param.param_str = options.param_str
-    return layer
-
-
-def _layer_class(module, name):
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # whatever a user's module raises
-        raise UserError(f"cannot import {module}: {error}") from None
-    if not hasattr(found, name):
-        raise UserError(f"the module {module} has no {name}")
-    return getattr(found, name)
-
-
-def _layer_in_net(options, phase):
-    """The parameter of a layer of a net, and the values of its bottoms."""
-    path, name = options.net, options.layer
-    layers = nets.read_layers(path, phase)
-    if name not in [layer.name for layer in layers]:
-        names = ", ".join(f'"{layer.name}"' for layer in layers)
-        raise UserError(f'{path} has no layer "{name}" in this phase; it has {names}')
-    layer = next(layer for layer in layers if layer.name == name)
-    if not layer.bottom:
-        raise UserError(f'the layer "{name}" of {path} has no bottom, and no gradient')
-    labels = {
-        layer.bottom[index]: inputs.Label(classes, None)
-        for index, classes in options.labels
-        if index < len(layer.bottom)
-    }
-    bottoms = functools.partial(_bottoms_in_net, path, layer, layers, labels, options.seed, phase)
-    return layer, nets.rehearsed(bottoms, path)
-
-
-def _bottoms_in_net(path, layer, layers, labels, seed, phase):
-    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place.
-
-    The net's inputs, which hold zeros, are filled with random numbers, or labels where those are known or asked for.
-    """
-    net = caffe.Net(path, phase)
-    labels = {**inputs.find_labels(layers, net), **labels}
-    random = np.random.default_rng(seed)
-    for name in net.inputs:
-        data = net.blobs[name].data
-        data[...] = inputs.draw(random, data.shape, labels[name]) if name in labels else random.normal(size=data.shape)
-    index = list(net._layer_names).index(layer.name)
-    if index:
-        net._forward(0, index - 1)
-    return [net.blobs[net._blob_names[blob]].data.copy() for blob in net._bottom_ids(index)]
-
-
 def _known_constants(layer, count, labels):
     """The label of a loss of Caffe's own, and the bottoms that a loss on the kit's base class says are constant."""
     if layer.type in LABEL_LOSSES:
@@ -296,8 +175,8 @@ def _known_constants(layer, count, labels):
     if layer.type != "Python":
         return []
     try:
-        kind = _layer_class(layer.python_param.module, layer.python_param.layer)
-    except UserError:  # Caffe says why where it is to make the layer
+        kind = layer_class(layer.python_param.module, layer.python_param.layer)
+    except UserError:  # Caffe says why when it makes the layer
         return []
     names = (getattr(kind, "BOTTOMS", ()) + getattr(kind, "OPTIONAL_BOTTOMS", ()))[:count]
     return [index for index, name in enumerate(names) if name in getattr(kind, "CONSTANTS", ()) and index not in labels]
@@ -340,7 +219,7 @@ def _check_blob(name, blob, gradient, subject, step, threshold, kink, random):
     if not rows:
         return BlobResult(name, 0, int(kinked.sum()), "all elements lie at the kink: nothing is checked", np.inf, 0.0)
     if not gradient.any() and not any(row.numeric for row in rows):
-        return BlobResult(name, len(rows), int(kinked.sum()), _ALL_ZERO, 0.0, 0.0)
+        return BlobResult(name, len(rows), int(kinked.sum()), ALL_ZERO, 0.0, 0.0)
     scale = max(np.abs(gradient).max(), *(abs(row.numeric) for row in rows)) if exhaustive else np.linalg.norm(gradient)
     for index, row in enumerate(rows):
         if row.error > threshold * scale + row.noise:
@@ -393,9 +272,10 @@ def _without_kinks(blob, gradient, row, size, subject):
 
 
 def _as_sure_as_shorter_steps(blob, gradient, row, size, subject):
-    """A row whose noise is what shorter steps show of it: rounding in long sums, or more kinks than can be left out.
+    """Widens the tolerance of a row to twice the spread of the derivatives from shorter steps.
 
-    Twice the range that they span, as some of the error may be in all of them.
+    An estimate that moves with the step cannot be trusted further. Rounding in long sums moves it, and so do more kinks
+    than can be left out.
     """
     shorter = [_central(blob, gradient, row.place, row.signs, "", part * size, subject).numeric for part in _SHORTER]
     noise = 2 * float(np.ptp([row.numeric, *shorter]))
@@ -449,7 +329,8 @@ def _values(index, bottom, labels, random):
     return random.normal(size=bottom)
 
 
-def _layer_parameter(layer):
+def layer_parameter(layer):
+    """A LayerParameter from itself or from its prototxt text; ValueError where the text is no layer's."""
     if isinstance(layer, caffe_pb2.LayerParameter):
         return layer
     try:

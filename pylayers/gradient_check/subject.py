@@ -1,48 +1,76 @@
-"""The net in which `pylayers check-gradient` moves a layer's values."""
+"""The net in which a layer's gradient is checked: the layer alone, with an input for each bottom."""
 
-import tempfile
+import importlib
 
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from pylayers.caffe_nets import build
+from pylayers.caffe_nets.text import input_text
+from pylayers.errors import UserError
+
 # Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
 _NOISE = 4 * 2.0**-24
 
 
+def layer_class(module, name):
+    """The class of a Python layer.
+
+    Raises:
+        UserError: the module cannot be imported, or lacks it.
+    """
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever a user's module raises
+        raise UserError(f"cannot import {module}: {error}") from None
+    if not hasattr(found, name):
+        raise UserError(f"the module {module} has no {name}")
+    return getattr(found, name)
+
+
 class Subject:
-    """A net with the layer under test, whose bottoms pass a Scale of ones where they want a gradient."""
+    """A net with the layer under test.
+
+    Attributes:
+        net: the net.
+        index: of the layer in it.
+        tops: the names of the layer's tops.
+        upstream: of each top, what its diff is before backward.
+    """
 
     def __init__(self, layer, values, wanted, seed, phase, propagate_down=()):
-        param = caffe_pb2.NetParameter()
-        for index, array in enumerate(values):
-            source = param.layer.add(
-                name=f"in{index}", type="Input", top=[f"in{index}" if index in wanted else f"b{index}"]
-            )
-            source.input_param.shape.add(dim=array.shape)
-            if index in wanted:
-                scale = param.layer.add(name=f"scale{index}", type="Scale", bottom=[f"in{index}"], top=[f"b{index}"])
-                scale.scale_param.axis = scale.scale_param.num_axes = 0
-                scale.scale_param.filler.value = 1
+        """Builds the net.
+
+        Args:
+            layer: a LayerParameter.
+            values: an array for each bottom.
+            wanted: the indices of the bottoms that get a gradient.
+            seed: of the layer's own random numbers.
+            phase: caffe.TEST or caffe.TRAIN.
+            propagate_down: as in the prototxt, one flag for each bottom, or none.
+        """
+        names = [f"b{index}" for index in range(len(values))]
+        inputs = [
+            input_text(name, array.shape, index in wanted) for index, (name, array) in enumerate(zip(names, values))
+        ]
+        param = text_format.Parse("".join(inputs), caffe_pb2.NetParameter())
         subject = param.layer.add()
         subject.CopyFrom(layer)
         self.tops = [f"t{index}" for index in range(max(1, len(layer.top)))]
         subject.ClearField("include")
         subject.ClearField("exclude")
         subject.name = "subject"
-        subject.bottom[:] = [f"b{index}" for index in range(len(values))]
+        subject.bottom[:] = names
         subject.top[:] = self.tops
         subject.loss_weight[:] = [1] * len(self.tops)
         subject.propagate_down[:] = propagate_down
         for param_spec in subject.param:
             param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
         caffe.set_random_seed(seed)
-        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-            file.write(text_format.MessageToString(param))
-            file.flush()
-            self.net = caffe.Net(file.name, phase)
-        self.seed = seed
+        self.net = build.load(param, phase)
+        self.seed, self._bottoms = seed, names
         self.index = list(self.net._layer_names).index("subject")
         for index, array in enumerate(values):
             self.bottom(index).data[...] = array
@@ -82,7 +110,7 @@ class Subject:
         Returns:
             The bottoms' diffs between forward and backward: HingeLoss, for one, keeps its margins there.
         """
-        bottoms = {name: blob for name, blob in self.net.blobs.items() if name.startswith("b")}
+        bottoms = {name: self.net.blobs[name] for name in self._bottoms}
         for blob in bottoms.values():
             blob.diff[...] = prefill
         self.forward()

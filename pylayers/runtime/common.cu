@@ -1,9 +1,10 @@
-// What the kernels of all losses share. pylayers/gpu.py puts it before each loss's own file.
+// What the kernels of all losses share. pylayers/runtime/kernels.py puts it before each loss's own file, and gives the
+// sizes MAX_THREADS, MAX_BLOCKS and TOTALS_OF_BLOCK as macros.
 //
-// A block is a grid of rows × lanes threads, both powers of two: each lane has a position of the loss, and the rows
-// share its classes or channels. What the threads have summed is combined in a fixed order, over the rows, over the
-// block and over the blocks, so that a result has the same bits in each run. Only __syncthreads is used for that, no
-// warp intrinsics: tests/host_cuda.h can run these kernels without a GPU.
+// A block is a grid of rows × lanes threads, both powers of two. Each lane has a position of the loss, and the rows
+// share its classes or channels. What the threads have summed is combined in a fixed order: over the rows, over the
+// block, and over the blocks. So a result has the same bits in each run. Only __syncthreads is used for that, and no
+// warp intrinsics, so that tests/harness/host_cuda.h can run these kernels without a GPU.
 
 #if WIDE  // a blob has 2³¹ bytes or more
 typedef long long Index;
@@ -11,8 +12,6 @@ typedef long long Index;
 typedef int Index;
 #endif
 
-// A larger block could not keep all the registers that the widest CHUNK of softmax needs.
-const int MAX_THREADS = 512;
 #define KERNEL extern "C" __global__ void __launch_bounds__(MAX_THREADS)
 
 // A layer's own few kilobytes on the GPU: 0 at first.
@@ -20,7 +19,7 @@ struct Scratch {
   unsigned int arrived;  // blocks of the running launch that are done
   unsigned int reported;  // 1 once a wrong label of this iteration has been reported
   double normalizer;     // Z, where the labels decide it
-  double partials[1];    // one total for each block, as a rule
+  double partials[TOTALS_OF_BLOCK * MAX_BLOCKS];  // as a rule the totals of each block
 };
 
 struct Sum {
@@ -30,7 +29,7 @@ struct Sum {
 
 // Combines one value of each thread over the rows; each thread gets the total of its lane.
 template <typename T>
-__device__ T over_rows(const T& mine, int row, int rows, int lane, int lanes) {
+__device__ T reduce_rows(const T& mine, int row, int rows, int lane, int lanes) {
   if (rows == 1) return mine;
   __shared__ T shared[MAX_THREADS];
   T* column = shared + lane;
@@ -45,7 +44,7 @@ __device__ T over_rows(const T& mine, int row, int rows, int lane, int lanes) {
   return total;
 }
 
-// True in the threads of the block that is the last to come here, which finds all that the others have written.
+// True in the threads of the last block that comes here. It finds all that the other blocks have written before.
 __device__ bool last_to_arrive(Scratch* scratch) {
   __shared__ bool last;
   __threadfence();
@@ -57,31 +56,34 @@ __device__ bool last_to_arrive(Scratch* scratch) {
   return last;
 }
 
-// What another block has left in scratch: volatile, from where it wrote it, not from this multiprocessor's own cache.
+// What another block has left in scratch. Volatile, so that the value comes from global memory and not from this
+// multiprocessor's L1, which may be stale.
 template <typename T>
-__device__ T taken(const T* from) {
+__device__ T load_from_other_block(const T* from) {
   T value;
   for (int part = 0; part < (int)(sizeof(T) / sizeof(double)); ++part)
     ((double*)&value)[part] = ((const volatile double*)from)[part];
   return value;
 }
 
-// Combines one value of each thread over all blocks. True in one thread of the whole grid, which then has the total
-// in `mine`: the first one of the block that is the last to arrive, when all others have left their totals.
+// Combines one value of each thread over all blocks. True in one thread of the whole grid, which then has the total in
+// `mine`. It is the first thread of the last block to arrive, since by then all others have left their totals.
+//   1. Each block combines the values of its threads, and leaves the total in scratch.
+//   2. The last block to arrive combines the totals of all blocks.
 template <typename T>
-__device__ bool over_grid(T& mine, const T& zero, Scratch* scratch) {
+__device__ bool reduce_grid(T& mine, const T& zero, Scratch* scratch) {
   T* partials = (T*)scratch->partials;
-  mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
+  mine = reduce_rows(mine, threadIdx.x, blockDim.x, 0, 1);
   if (threadIdx.x == 0) partials[blockIdx.x] = mine;
   if (!last_to_arrive(scratch)) return false;
   mine = zero;
 #pragma unroll 1  // two rounds or so; unrolled, it costs softmax registers
-  for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) mine.add(taken(partials + block));
-  mine = over_rows(mine, threadIdx.x, blockDim.x, 0, 1);
+  for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) mine.add(load_from_other_block(partials + block));
+  mine = reduce_rows(mine, threadIdx.x, blockDim.x, 0, 1);
   return threadIdx.x == 0;
 }
 
-// g/Z in every thread of a block, by one division in double, which many GPUs are slow at.
+// g/Z in every thread of a block. One thread divides, as many GPUs are slow at double.
 __device__ double scale_of(const float* loss_weight, double normalizer) {
   __shared__ double scale;
   if (threadIdx.x == 0) scale = normalizer == 0 ? 0 : *loss_weight / normalizer;
@@ -93,7 +95,7 @@ __device__ double scale_of(const float* loss_weight, double normalizer) {
 struct Place {
   int row, rows, lane, lanes;
 
-  // With inner = 1 the elements that lie side by side are those of one position, for neighbouring rows.
+  // Neighbouring threads read neighbouring elements. With inner = 1 these are of one position, and so of several rows.
   __device__ Place(int rows, long long inner) : rows(rows), lanes(blockDim.x / rows) {
     row = inner == 1 ? threadIdx.x % rows : threadIdx.x / lanes;
     lane = inner == 1 ? threadIdx.x / rows : threadIdx.x % lanes;

@@ -1,11 +1,17 @@
-"""Reads what Caffe's solver logs, and draws it or writes it as CSV."""
+"""`pylayers plot-log`: what Caffe's solver logs, drawn or written as CSV."""
 
 import csv
 import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from pylayers.tools import report as output
+from pylayers.errors import UserError
+from pylayers.tools import arguments, report
+
+HELP = "draw what Caffe's solver logs, or write it as CSV"
+EXAMPLE = """\
+example:
+  pylayers plot-log caffe.log -o curves.png --csv caffe.csv"""
 
 _NUMBER = r"(-?(?:nan|inf|[\d.]+(?:e[+-]?\d+)?))"
 _START = re.compile(r"\] Initializing solver from parameters")
@@ -68,11 +74,18 @@ def read_log(path):
     return records
 
 
+def add_arguments(parser):
+    """The command's arguments."""
+    parser.add_argument("log", metavar="LOG", help="what caffe train wrote to stderr")
+    parser.add_argument("-o", "--output", type=arguments.png, metavar="FILE.png", help="the curves")
+    parser.add_argument("--csv", metavar="FILE", help="all numbers, one a row")
+
+
 def run(options):
-    """The command.
+    """Runs the command.
 
     Args:
-        options: a namespace with `log`, `output` and `csv`.
+        options: what `add_arguments` asks for.
 
     Returns:
         The exit status, 0.
@@ -82,12 +95,12 @@ def run(options):
         UserError: it holds no iteration, or an output cannot be written.
     """
     if not options.output and not options.csv:
-        raise output.UserError("give -o FILE.png or --csv FILE, or both")
+        raise UserError("give -o FILE.png or --csv FILE, or both")
     try:
         records = read_log(options.log)
     except ValueError as error:
-        raise output.UserError(str(error)) from None
-    with output.whole_file(options.output) as picture, output.whole_file(options.csv) as table:
+        raise UserError(str(error)) from None
+    with report.whole_file(options.output) as picture, report.whole_file(options.csv) as table:
         if table:
             write_csv(records, table)
         if picture:
@@ -109,13 +122,13 @@ def plot(records, path):
     Raises:
         UserError: matplotlib is not installed, or there is nothing to draw.
     """
-    plt = output.pyplot()
+    plt = report.pyplot()
 
     losses = [record for record in records if record.weight is not None or record.output == "smoothed_loss"]
     others = [record for record in records if record.weight is None and record.output not in ("smoothed_loss", "lr")]
     panels = [(title, part) for title, part in (("loss", losses), ("other outputs", others)) if part]
     if not panels:
-        raise output.UserError("the log holds nothing to draw but the learning rate; --csv writes that")
+        raise UserError("the log holds nothing to draw but the learning rate; --csv writes that")
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(8, 3.5 * len(panels)), sharex=True, squeeze=False, layout="constrained"
     )

@@ -1,49 +1,17 @@
-"""What the commands share about their results: the optional packages, tables, whole files, facts on the machine."""
+"""What the commands share about their results: tables, files that appear whole, pictures, facts on the machine."""
 
 import contextlib
 import datetime
-import importlib
 import json
 import math
 import os
 import platform
 from pathlib import Path
 
+from pylayers.errors import UserError
+from pylayers.runtime.optional import need
+
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-class UserError(Exception):
-    """A mistake in what a command was given; its message is the one line that the user sees."""
-
-
-def need(module, extra="plot"):
-    """Imports an optional package.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name.split(".")[0] != module.split(".")[0]:
-            raise
-        raise UserError(
-            f"{error.name} is not installed; pip install '.[{extra}]' in the clone of pylayers brings it"
-        ) from None
-
-
-def read_text(path):
-    """The text of a prototxt file.
-
-    Raises:
-        UserError: it cannot be read, or is not text.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not text; give a prototxt file") from None
 
 
 @contextlib.contextmanager
@@ -84,7 +52,7 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def result_files(options):
-    """Finds out what is missing for a command's table, ``--json`` and ``--plot``, before its work starts.
+    """Finds out what is missing for a command's ``--json`` and ``--plot``, before its work starts.
 
     Yields:
         The paths to write JSON and the picture to, as `whole_file` does.
@@ -92,7 +60,6 @@ def result_files(options):
     Raises:
         UserError: a package is missing, or a file cannot be written.
     """
-    need("rich")
     if options.plot:
         pyplot()
     with whole_file(options.json) as json_file, whole_file(options.plot) as plot_file:
@@ -115,22 +82,22 @@ def _finite(value):
 
 def print_table(title, columns, rows, caption="", left=1):
     """Prints a table, its first `left` columns justified to the left, the others to the right."""
-    console = need("rich.console").Console()
-    console.width = max(console.width, 200)  # rather a row that the terminal wraps than one cut off
-    text = need("rich.text").Text  # as it is: a name may hold what is markup to rich
-    table = need("rich.table").Table(
-        box=need("rich.box").SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A row that is too long for the terminal is wrapped by it, and not cut off.
+    console = Console(width=max(Console().width, 200))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(text, row))
-    console.print(text(title))
+        table.add_row(*map(Text, row))  # as they are: a name may hold what is markup to rich
+    console.print(Text(title))
     console.print(table)
     if caption:
-        console.print(text(caption))
+        console.print(Text(caption))
 
 
 def pyplot():
@@ -139,8 +106,8 @@ def pyplot():
     Raises:
         UserError: matplotlib is not installed.
     """
-    need("matplotlib").use("Agg")
-    return need("matplotlib.pyplot")
+    need("matplotlib", "plot").use("Agg")
+    return need("matplotlib.pyplot", "plot")
 
 
 def machine():
@@ -159,7 +126,7 @@ def machine():
         "threads": thread_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "loops": loops.chosen().__name__,
+        "loops": "numba" if loops.enabled() else "numpy",
         "caffe": caffe.__version__,
         "blas_threads": {name: os.environ.get(name) for name in BLAS_THREADS},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

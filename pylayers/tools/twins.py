@@ -1,11 +1,11 @@
 """Each loss of the kit as net text, and the same loss from Caffe's own layers: for compare --all and for bench."""
 
+import itertools
 import json
 import math
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
-import caffe
-import numpy as np
+from pylayers.caffe_nets.text import input_text
 
 
 class Case(NamedTuple):
@@ -39,11 +39,15 @@ class Pair(NamedTuple):
         layer: the title of the Python side.
         builtin: the title of the other.
         build: a function of a `Case` and a folder that returns `Twins`; it may write files into the folder.
+        compared: the `Case` that ``pylayers compare --all`` runs, a list.
+        timed: those that ``pylayers bench`` times.
     """
 
     layer: str
     builtin: str
-    build: callable
+    build: Callable
+    compared: list
+    timed: list
 
 
 def net_text(case, folder, learnt=None):
@@ -52,15 +56,13 @@ def net_text(case, folder, learnt=None):
     Args:
         case: a `Case`.
         folder: a pathlib.Path for what a net reads from a file; it must be there when the net is loaded.
-        learnt: the bottom that a gradient goes to without force_backward; None for none. It comes through a
-            Scale layer whose one factor is 1, since Caffe back-propagates only towards layers with parameters;
-            the net's input is then named with "_data" after it.
+        learnt: the bottom that a gradient goes to without force_backward, see `input_text`; None for none.
 
     Returns:
         Prototxt texts: the Python net's and the built-in net's.
     """
     twins = PAIRS[case.pair].build(case, folder)
-    head = "".join(_input(name, shape, name == learnt) for name, shape in twins.bottoms.items())
+    head = "".join(input_text(name, shape, name == learnt) for name, shape in twins.bottoms.items())
     return head + twins.python, head + twins.builtin
 
 
@@ -117,6 +119,9 @@ def _softmax(case, folder):
 
 def _infogain(case, folder):
     bottoms = _scores_and_label(case)
+    import caffe  # here and not above: the command's help needs the table, and no Caffe
+    import numpy as np
+
     matrix = np.diag(case.options["class_weights"])[np.newaxis, np.newaxis]
     path = folder / f"infogain_{len(matrix[0, 0])}.binaryproto"
     path.write_bytes(caffe.io.array_to_blobproto(matrix).SerializeToString())
@@ -165,23 +170,119 @@ def _layer(kind, bottoms, params="", top="loss", loss_weight=1):
     return f'layer {{ name: "{top}" type: "{kind}" {fields} top: "{top}" loss_weight: {loss_weight} {params} }}\n'
 
 
-def _input(name, shape, learnt):
-    source = f"{name}_data" if learnt else name
-    dims = " ".join(f"dim: {size}" for size in shape)
-    text = f'layer {{ name: "{source}" type: "Input" top: "{source}" input_param {{ shape {{ {dims} }} }} }}\n'
-    if learnt:
-        text += (
-            f'layer {{ name: "{name}" type: "Scale" bottom: "{source}" top: "{name}" '
-            "scale_param { axis: 0 num_axes: 0 filler { value: 1 } } }\n"
-        )
-    return text
+# What compare --all runs. Every case has at most 100,000 elements, standard normal as all inputs are. Caffe sums its
+# losses in float32, whose error grows with the number of terms. On larger blobs its own loss is off by more than 1e-6,
+# and a difference would say nothing about the Python layer. Softmax losses, which Caffe adds one label
+# after the other, have at most 300 labels for the same reason.
+
+_SUMS = [{"normalization": normalization} for normalization in ("BATCH_SIZE", "FULL", "NONE")]
+_EUCLIDEAN = [
+    Case("euclidean", shape, options)
+    for options, shape in itertools.product(_SUMS, ((1, 1000), (64, 10), (5,), (7, 3, 5), (4, 3, 32, 32), (100, 1000)))
+]
+# pred and target, whose numbers of channels may differ.
+_CHANNEL_SHAPES = (
+    ((1, 3, 8, 8), (1, 1, 8, 8)),
+    ((4, 3, 32, 32), (4, 1, 32, 32)),
+    ((8, 5, 9, 7), (8, 5, 9, 7)),
+    ((2, 21, 40, 40), (2, 2, 40, 40)),
+)
+_ALL_AXES_SHAPES = (
+    ((64, 10), (64, 1)),
+    ((4, 3, 8, 8), (4, 1)),
+    ((8, 5, 9, 7), (8, 5, 9, 7)),
+    ((32, 3, 32, 32), (32, 1, 32, 32)),
+)
+# scores and the classes' axis.
+_SOFTMAX_SHAPES = (
+    ((1, 1000), 1),
+    ((64, 10), 1),
+    ((16, 1000), 1),
+    ((6, 5, 4), -1),
+    ((2, 21, 12, 12), 1),
+    ((2, 30, 10, 8), 2),
+    ((4, 100, 7, 7), 1),
+)
 
 
+def _sums(name, shapes):
+    return [Case(name, pred, options, target) for options, (pred, target) in itertools.product(_SUMS, shapes)]
+
+
+def _softmaxes(name, more=lambda shape, axis: {}, wanted=lambda shape, options: True):
+    """Softmax cases: `more` gives further options, and `wanted` says which cases the twin can compute."""
+    found = []
+    normalizations = ("VALID", "FULL", "BATCH_SIZE", "NONE")
+    for normalization, (shape, axis), ignore in itertools.product(normalizations, _SOFTMAX_SHAPES, (None, 255, 0)):
+        options = {"normalization": normalization, "axis": axis}
+        if ignore is not None:
+            options["ignore_label"] = ignore
+        if wanted(shape, options):
+            found.append(Case(name, shape, {**options, **more(shape, axis)}))
+    return found
+
+
+def _weights(shape, axis):
+    return {"class_weights": [round(0.1 + index % 7 * 0.5, 1) for index in range(shape[axis])]}
+
+
+def _is_small(shape, options):
+    """InfogainLoss reads a matrix of classes × classes for each position."""
+    return shape[options["axis"]] <= 100
+
+
+def _is_plain(shape, options):
+    return options["axis"] == 1 and options.get("ignore_label") != 0
+
+
+# A new loss of the kit has a row here.
 PAIRS = {
-    "euclidean": Pair("Euclidean", "EuclideanLoss", _euclidean),
-    "channel-sum": Pair("channel sum", "1×1 Convolution", _channel_sum),
-    "channel-sum-all": Pair("sum over all axes", "Reduction", _all_axes),
-    "softmax": Pair("softmax", "SoftmaxWithLoss", _softmax),
-    "softmax-weights": Pair("weighted softmax", "InfogainLoss", _infogain),
-    "softmax-two": Pair("two softmaxes", "SoftmaxWithLoss", _several),
+    "euclidean": Pair(
+        "Euclidean",
+        "EuclideanLoss",
+        _euclidean,
+        _EUCLIDEAN,
+        [Case("euclidean", shape) for shape in ((1, 1000), (64, 10), (128, 1000), (32, 64, 32, 32), (8, 21, 256, 256))],
+    ),
+    "channel-sum": Pair(
+        "channel sum",
+        "1×1 Convolution",
+        _channel_sum,
+        _sums("channel-sum", _CHANNEL_SHAPES),
+        [Case("channel-sum", (16, 3, 128, 128), target=(16, 1, 128, 128))],
+    ),
+    "channel-sum-all": Pair(
+        "sum over all axes",
+        "Reduction",
+        _all_axes,
+        _sums("channel-sum-all", _ALL_AXES_SHAPES),
+        [Case("channel-sum-all", (16, 3, 128, 128), target=(16, 1))],
+    ),
+    "softmax": Pair(
+        "softmax",
+        "SoftmaxWithLoss",
+        _softmax,
+        _softmaxes("softmax"),
+        [
+            Case("softmax", shape)
+            for shape in (
+                *((1, 1000), (64, 10), (256, 1000), (128, 10000)),
+                *((2, 21, 256, 256), (4, 150, 64, 64), (16, 1000, 7, 7)),
+            )
+        ],
+    ),
+    "softmax-weights": Pair(
+        "weighted softmax",
+        "InfogainLoss",
+        _infogain,
+        _softmaxes("softmax-weights", _weights, _is_small),
+        [Case("softmax-weights", (128, 100), {"class_weights": [0.5, 2.0] * 50})],
+    ),
+    "softmax-two": Pair(
+        "two softmaxes",
+        "SoftmaxWithLoss",
+        _several,
+        _softmaxes("softmax-two", wanted=_is_plain),
+        [],
+    ),
 }

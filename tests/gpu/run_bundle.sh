@@ -44,7 +44,7 @@ run() { # NAME SECONDS COMMAND: the output into NAME.log
 }
 wrong_labels=tests/gpu/test_gpu_mode.py::test_a_wrong_label_is_an_error_at_most_one_iteration_late
 
-run tests 280 "$python" -m pytest -q -rs -p no:cacheprovider tests/gpu
+run tests 280 "$python" -m pytest -q -rs -p no:cacheprovider -m gpu tests/gpu tests/losses
 run bench 150 "$python" -m pylayers bench --device gpu --json "$out/bench.json"
 run sanitizer 120 compute-sanitizer --error-exitcode=9 --target-processes=all \
   "$python" -m pytest -q -p no:cacheprovider "$wrong_labels"

@@ -10,14 +10,14 @@ import time
 import caffe
 import numpy as np
 import pytest
-from closeness import assert_same_results
-from conftest import ROOT
-from nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, fill, load, loss_index, net_text, python_layer, run, run_again
-from test_all_losses import LOSSES
-from test_caffe_binary import CAFFE, SOLVER, environment, losses
-from test_prototxt import EXAMPLES, ids
+from harness import ROOT
+from harness.caffe_command import CAFFE, SOLVER, environment, losses
+from harness.closeness import assert_same_results
+from harness.examples import EXAMPLES, ids
+from harness.losses import LOSSES
+from harness.nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, fill, load, loss_index, net_text, python_layer, run, run_again
 
-from pylayers.runtime import gpu as blobs
+from pylayers.runtime import gpu, mode
 
 pytestmark = pytest.mark.gpu
 KERNEL_LOSSES = {name: loss for name, loss in LOSSES.items() if loss.module == "pylayers"}
@@ -28,19 +28,19 @@ over_kernels = pytest.mark.parametrize("loss", KERNEL_LOSSES.values(), ids=KERNE
 def launches(monkeypatch):
     """The kernels that are launched, a list that grows."""
     found = []
-    launch = blobs.launch
+    launch = gpu.backend.launch
 
     def count(*arguments):
         found.append(arguments)
         launch(*arguments)
 
-    monkeypatch.setattr(blobs, "launch", count)
+    monkeypatch.setattr(gpu.backend, "launch", count)
     return found
 
 
 @pytest.fixture
 def cupy():
-    return blobs.cupy_module()
+    return gpu.backend.cupy
 
 
 def make(loss, num=4):
@@ -52,21 +52,21 @@ def make(loss, num=4):
 
 def test_the_mode_is_read_from_libcaffe():
     """Not by the kind of memory, which is second best."""
-    read = blobs._mode_reader()
-    assert read() == 1
+    read = mode.find_reader()
+    assert read() == mode.GPU
     caffe.set_mode_cpu()
-    assert read() == 0
+    assert read() == mode.CPU
 
 
 @over_kernels
 def test_the_kind_of_memory_tells_the_mode_too(loss, monkeypatch):
-    monkeypatch.setattr(blobs, "_mode_reader", lambda: None)
+    monkeypatch.setattr(mode, "_reader", lambda: None)
     expected = {}
-    for mode, on_gpu in ((caffe.set_mode_gpu, True), (caffe.set_mode_cpu, False)):
-        mode()
+    for set_mode, on_gpu in ((caffe.set_mode_gpu, True), (caffe.set_mode_cpu, False)):
+        set_mode()
         net, bottoms = make(loss)
         expected[on_gpu] = run_again(net, bottoms)
-        assert blobs.on_gpu(net.blobs["loss"]) == on_gpu
+        assert mode.on_gpu(net.blobs["loss"]) == on_gpu
     assert_same_results(expected[True], expected[False])
 
 
@@ -181,13 +181,13 @@ def test_caffe_train(path, tmp_path):
 @pytest.mark.skipif(CAFFE is None, reason="this Caffe has no caffe command on PATH")
 def test_caffe_train_with_a_loss_over_arrays():
     found = {}
-    for gpu in (True, False):
-        command = [CAFFE, "train", "--solver=prototxt/own_loss/focal_loss_solver.prototxt", *(["--gpu=0"] * gpu)]
+    for is_gpu in (True, False):
+        command = [CAFFE, "train", "--solver=prototxt/own_loss/focal_loss_solver.prototxt", *(["--gpu=0"] * is_gpu)]
         path = os.pathsep.join(filter(None, ["prototxt/own_loss", os.environ.get("PYTHONPATH")]))
         variables = {**environment(), "PYTHONPATH": path}
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables)
         assert "CuPy cannot be used" not in done.stderr
-        found[gpu] = losses(done)
+        found[is_gpu] = losses(done)
     assert found[True][0] == pytest.approx(found[False][0], rel=1e-3)
     assert found[True][-1] < 0.8 * found[True][0]
 

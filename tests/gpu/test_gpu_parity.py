@@ -1,29 +1,21 @@
 """The losses on a GPU: against Caffe's own CUDA layers, the formulas in float64, and the CPU code.
 
-The tests of the CPU code run again, in GPU mode; their built-in layers are then Caffe's CUDA layers, but for
-InfogainLoss, which has none.
+All tests of the losses run in GPU mode too, see `engine` in conftest.py. Their built-in layers are then Caffe's CUDA
+layers, but for InfogainLoss, which has none.
 """
 
 import json
 
-import again
 import caffe
 import numpy as np
-import oracle
 import pytest
-import test_all_losses
-from closeness import assert_close_gradient, assert_close_loss, assert_same_results
-from conftest import must_test_gpu, no_gpu
-from nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, python_layer, run
+from harness import oracle
+from harness.closeness import assert_close_gradient, assert_close_loss, assert_same_results
+from harness.nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, python_layer, run
 
-from pylayers.runtime import gpu as blobs
+from pylayers.runtime import gpu
 
 pytestmark = pytest.mark.gpu
-
-loss = test_all_losses.loss  # the fixture
-
-if not no_gpu() or must_test_gpu():  # or else there would be hundreds of skipped tests
-    globals().update(again.tests(again.LEFT_OUT_ON_GPU))
 
 
 def draw(*shape, seed=0):
@@ -111,7 +103,7 @@ def test_same_bits_at_training_sizes(case):
 )
 def test_blobs_of_more_than_2_gib(shape):
     """Bottoms with two values that are not 0: the loss and its gradients are known."""
-    if blobs.cupy_module().cuda.runtime.memGetInfo()[0] < 40 * 2**30:
+    if gpu.backend.cupy.cuda.runtime.memGetInfo()[0] < 40 * 2**30:
         pytest.skip("this takes a GPU with 40 GiB free")
     pred = np.zeros(shape, np.float32)
     pred[0, 0] = 1

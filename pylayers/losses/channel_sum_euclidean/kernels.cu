@@ -1,8 +1,15 @@
-// E = 1/(2Z) · Σ (s(pred) − s(target))², s the sum over the channels of a blob of shape (outer, channels, inner), and
-// g·(s(pred) − s(target))/Z for each of pred's channels, its negative for each of target's.
+// Channel-summed Euclidean loss: E = 1/(2Z) · Σ (s(pred) − s(target))², s the sum over the channels of a blob of shape
+// (outer, channels, inner), and g·(s(pred) − s(target))/Z for each of pred's channels, its negative for each of target's.
 //
-// With FEW, sums of many channels but too few to keep a GPU busy, each is shared by several lanes, which have a segment
-// of its channels. forward then leaves s(pred) − s(target) in scratch for backward.
+// forward:
+//   1. The rows of a lane add the channels of one sum, of pred less those of target (reduce_rows).
+//   2. The squares are combined over all blocks (reduce_grid), and one thread writes the loss.
+// backward:
+//   1. The residual s(pred) − s(target) is computed again, or with FEW taken from scratch.
+//   2. The rows of the lane write it, times g/Z, to each channel.
+//
+// FEW is for sums of many channels that are too few to keep a GPU busy. Several lanes then share each sum: a lane has a
+// segment of its channels, and forward leaves the residuals in scratch for backward.
 
 struct Params {
   const float* pred;
@@ -21,7 +28,7 @@ struct Params {
   long long segments;  // of a sum's channels; 1 without FEW
 };
 
-// A run of channels of one sum, which one lane has, and its residual: s(pred) − s(target).
+// Consecutive channels of one sum, which one lane has, and their residual: s(pred) − s(target).
 struct Segment {
   const Params& p;
   const Place& at;
@@ -51,7 +58,7 @@ struct Segment {
   __device__ double residual() const {
     Sum sum = {0};
     if (inside) sum.value = part(p.pred, p.pred_channels) - part(p.target, p.target_channels);
-    return over_rows(sum, at.row, at.rows, at.lane, at.lanes).value;
+    return reduce_rows(sum, at.row, at.rows, at.lane, at.lanes).value;
   }
 
   __device__ void write(float* diff, Index channels, float gradient) const {
@@ -80,11 +87,11 @@ KERNEL forward(Params p) {
     double residual = 0;
 #pragma unroll 8
     for (int number = 0; number < p.segments; ++number)
-      residual += taken(p.scratch->partials + position * p.segments + number);
+      residual += load_from_other_block(p.scratch->partials + position * p.segments + number);
     residuals_of(p)[position] = residual;
     sum.value += residual * residual;
   }
-  sum = over_rows(sum, threadIdx.x, blockDim.x, 0, 1);
+  sum = reduce_rows(sum, threadIdx.x, blockDim.x, 0, 1);
   if (threadIdx.x == 0 && p.loss) *p.loss = (float)(sum.value / 2 / p.normalizer);
 }
 
@@ -97,7 +104,7 @@ KERNEL forward(Params p) {
     double residual = Segment(p, at, tile + at.lane).residual();
     if (at.row == 0) sum.value += residual * residual;  // 0 past the last position
   }
-  if (over_grid(sum, Sum{0}, p.scratch) && p.loss) *p.loss = (float)(sum.value / 2 / p.normalizer);
+  if (reduce_grid(sum, Sum{0}, p.scratch) && p.loss) *p.loss = (float)(sum.value / 2 / p.normalizer);
 }
 
 #endif

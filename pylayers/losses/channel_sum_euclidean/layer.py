@@ -1,50 +1,70 @@
 """Channel-summed Euclidean loss: Euclidean loss between two blobs' sums over their channels."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 
-from pylayers.kernel_layer import KernelLossLayer, Plan, block_shape, blocks_for, segments_of, wide
+from pylayers.kernel_layer import KernelLossLayer, Plan
+from pylayers.losses.channel_sum_euclidean import formula
 from pylayers.params import Choice, Integer
 from pylayers.runtime import loops
-from pylayers.runtime.tiles import SHORT, map_tiles, tiles
+from pylayers.runtime.geometry import block_shape, blocks_for, segments_of, wide
+from pylayers.runtime.kernels import Kernels
+from pylayers.runtime.tiles import cut, map_tiles, tiles_of
 
 
 class ChannelSumEuclideanLossLayer(KernelLossLayer):
-    """E = 1/(2Z) · Σ (s(pred) − s(target))², s being the sum over the axes from `axis` to `end_axis`.
+    """Half the squared distance between two blobs' sums over their channels.
 
-    With the defaults it is a fixed 1×1 convolution of ones on each bottom and EuclideanLoss; with
-    ``end_axis: -1`` a Reduction (SUM, ``axis: 1``) on each and EuclideanLoss.
+        E = 1/Z · Σ (s(pred) − s(target))² / 2, s being the sum over the axes from `axis` to `end_axis`
+
+    By default it equals a fixed 1×1 convolution of ones on each bottom and EuclideanLoss. With ``end_axis: -1`` it
+    equals a Reduction (SUM, ``axis: 1``) on each bottom and EuclideanLoss.
 
     Bottoms:
-        pred: (N, C, ...).
-        target: the shape of pred but for the summed axes, whose lengths are free (3 channels against 1).
+        pred (N, C, ...): the predictions.
+        target: the shape of pred but for the summed axes, whose lengths are free, such as 3 channels against 1.
 
     Top:
-        loss: E, shape ().
+        loss (): E.
 
     Options (param_str):
         axis: the first axis summed, 1 by default; not the batch's axis 0. Negative ones count from the end.
-        end_axis: the last axis summed, itself included: the same as `axis` by default, -1 for all to the end.
-        normalization: Z. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
+        end_axis: the last axis summed, itself included. By default it is the same as `axis`; -1 sums all to the end.
+        normalization: what Z is. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
 
-    Gradients: g·(s(pred) − s(target))/Z for every element of pred that is in the sum, and its negative for
-    target, g being the loss weight. As with Caffe's layers pred and target must be those of the last forward.
+    The gradient is g · (s(pred) − s(target)) / Z for every element of pred that is in the sum, and its negative for
+    target, where g is the loss weight. As with Caffe's layers pred and target must be those of the last forward: one
+    number for each sum is kept from there.
+
+    Example:
+        layer {
+          name: "loss"  type: "Python"  bottom: "pred"  bottom: "target"  top: "loss"  loss_weight: 1
+          python_param {
+            module: "pylayers"  layer: "ChannelSumEuclideanLossLayer"  param_str: '{"end_axis": -1}'
+          }
+        }
 
     Raises:
-        ValueError: from `reshape`, for axes and shapes that do not fit.
+        ValueError: an axis or the bottoms do not fit, when Caffe reshapes the layer.
 
     Source: Caffe's base_conv_layer.cpp, reduction_layer.cpp and euclidean_loss_layer.cpp.
     """
 
     BOTTOMS = ("pred", "target")
-    KERNELS = "channel_sum_euclidean_loss"
-    NEEDS_FORWARD = True  # where there are few sums
     OPTIONS = {
         "axis": Integer(1),
         "end_axis": Integer(None),
         "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
     }
+    KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
+    NEEDS_FORWARD = True  # where there are few sums
+
+    def setup(self, bottom, top):
+        """As in `LossLayer`."""
+        super().setup(bottom, top)
+        self._loops = loops.module(f"{__package__}.loops")
 
     def check_shapes(self):
         """Checks the axes, and that the two bottoms' sums have one shape."""
@@ -54,38 +74,69 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
             self.fail_bottom(
                 1, f"the sums of {self.name_bottom(0)}, {self.shapes[0]} → {kept[0]}; its own sums have shape {kept[1]}"
             )
-        # Each bottom as (outer, summed, inner).
-        self._split = [
+        # Of each bottom: (outer, summed, inner).
+        self._shapes_3d = [
             (math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :]))
             for shape, (first, last) in zip(self.shapes, axes)
         ]
-        outer, channels, inner = self._split[0]
-        size = loops.chosen().TILE // max(channels, self._split[1][1])
-        self._pieces = tiles(outer, inner, max(size, min(inner, SHORT)))
+        (outer, channels, inner), (_, target_channels, _) = self._shapes_3d
+        self._tiles = tiles_of(outer, inner, depth=max(channels, target_channels))
         divisors = {"BATCH_SIZE": self.shapes[0][0], "FULL": outer * inner, "NONE": 1}
         self._normalizer = divisors[self.options.normalization]
 
     def forward_cpu(self, bottom, top):
-        """E = 1/(2Z) · Σ (s(pred) − s(target))², summed in float64."""
-        squares, residual = loops.chosen().squares_of_sums, np.empty(self._split[0][::2], np.float32)
-        arguments = *(blob.data.reshape(shape) for blob, shape in zip(bottom, self._split)), residual
-        total = sum(map_tiles(lambda piece: squares(*arguments, *piece), self._pieces))
+        """E = 1/Z · Σ (s(pred) − s(target))² / 2, added in float64. The residuals are kept."""
+        pred, target = self._as_3d([blob.data for blob in bottom])
+        residual = np.empty(self._shapes_3d[0][::2], np.float32)
+
+        def by_loops(tile):
+            return self._loops.write_residuals(pred, target, residual, *tile)
+
+        def by_formula(tile):
+            *inputs, out = cut(tile, pred, target, residual)
+            exact = formula.residuals(np, *inputs, np.float64)
+            out[...] = exact
+            return formula.half_square_sum(np, exact)
+
+        total = sum(map_tiles(by_loops if self._loops else by_formula, self._tiles))
         self.kept = residual
-        return total / 2 / self._normalizer
+        return float(total / self._normalizer)
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·(s(pred) − s(target))/Z for each element of a sum, its negative for target's."""
+        """G · (s(pred) − s(target)) / Z for each element of a sum, its negative for target's."""
         if self.kept is None:
             self.forward_cpu(bottom, ())
-        spread, scale = loops.chosen().spread, loss_weight / self._normalizer
+        scale = loss_weight / self._normalizer
         for index, factor in ((0, scale), (1, -scale)):
             if propagate_down[index]:
-                arguments = self.kept, factor, bottom[index].diff.reshape(self._split[index])
-                map_tiles(lambda piece, arguments=arguments: spread(*arguments, *piece), self._pieces)
+                self._write_gradient(factor, bottom[index].diff.reshape(self._shapes_3d[index]))
+
+    def _write_gradient(self, scale, diff):
+        def by_loops(tile):
+            self._loops.broadcast_residual(self.kept, scale, diff, *tile)
+
+        def by_formula(tile):
+            residual, out = cut(tile, self.kept, diff)
+            out[...] = formula.gradient(np, residual, scale, diff.shape[1], np.float32)
+
+        map_tiles(by_loops if self._loops else by_formula, self._tiles)
+
+    def reference(self, bottoms):
+        """The formula in float64."""
+        residual = formula.residuals(np, *self._as_3d(bottoms), np.float64)
+        gradients = [
+            formula.gradient(np, residual, sign / self._normalizer, channels, np.float64).reshape(shape)
+            for sign, (_, channels, _), shape in zip((1, -1), self._shapes_3d, self.shapes)
+        ]
+        return formula.half_square_sum(np, residual) / self._normalizer, gradients
+
+    def _as_3d(self, arrays):
+        """The bottoms' arrays as (outer, summed, inner)."""
+        return [array.reshape(shape) for array, shape in zip(arrays, self._shapes_3d)]
 
     def plan(self, processors):
         """A lane for each sum, its channels shared by the rows; several lanes where there are few sums."""
-        (outer, pred_channels, inner), (_, target_channels, _) = self._split
+        (outer, pred_channels, inner), (_, target_channels, _) = self._shapes_3d
         channels = max(pred_channels, target_channels)
         threads, rows = block_shape(outer * inner, channels, inner, processors)
         segments = segments_of(outer * inner, channels, rows, processors)

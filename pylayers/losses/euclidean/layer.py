@@ -1,35 +1,52 @@
 """Euclidean loss: Caffe's EuclideanLoss, with weights and a choice of normalization."""
 
 import math
+from pathlib import Path
 
-from pylayers.kernel_layer import KernelLossLayer, Plan, blocks_for, wide
+import numpy as np
+
+from pylayers.kernel_layer import KernelLossLayer, Plan
+from pylayers.losses.euclidean import formula
 from pylayers.params import Choice
 from pylayers.runtime import loops
-from pylayers.runtime.tiles import map_tiles, tiles
+from pylayers.runtime.geometry import blocks_for, wide
+from pylayers.runtime.kernels import Kernels
+from pylayers.runtime.tiles import cut, map_tiles, tiles_of
 
 _THREADS = 256
 
 
 class EuclideanLossLayer(KernelLossLayer):
-    """E = 1/Z · Σ w (pred − target)² / 2, Caffe's EuclideanLoss where there are no weights.
+    """Half the squared distance between predictions and targets, as Caffe's EuclideanLoss.
+
+        E = 1/Z · Σ w (pred − target)² / 2
 
     Bottoms:
-        pred: (N, ...), the predictions.
-        target: N × as many elements per item as pred; the shapes may differ otherwise, as in Caffe.
-        weight: optional, w: one for each element of pred, or one for each item of the batch (N elements).
-            Any values; they are not checked. Constant: it gets no gradient.
+        pred (N, ...): the predictions.
+        target: as many elements as pred, the same N. The other axes need not agree, as in Caffe.
+        weight (optional): w, one for each element of pred, or one for each of the N items. Any numbers; they are not
+            checked. A constant: it gets no gradient.
 
     Top:
-        loss: E, shape ().
+        loss (): E.
 
     Options (param_str):
-        normalization: Z. "BATCH_SIZE" (default): N, as Caffe. "FULL": the number of elements of pred. "NONE": 1.
+        normalization: what Z is. "BATCH_SIZE" (default): N, as Caffe divides. "FULL": the number of elements of pred.
+            "NONE": 1.
 
-    Gradients: g·w·(pred − target)/Z for pred and its negative for target, g being the loss weight. Unlike Caffe's
-    layer this one keeps nothing from forward: backward takes what the bottoms hold then.
+    The gradient is g · w · (pred − target) / Z for pred and its negative for target, where g is the loss weight.
+    Nothing is kept from forward. Backward reads the bottoms again, so it sees what they hold then.
+
+    Example:
+        layer {
+          name: "loss"  type: "Python"  bottom: "pred"  bottom: "target"  top: "loss"  loss_weight: 1
+          python_param {
+            module: "pylayers"  layer: "EuclideanLossLayer"  param_str: '{"normalization": "FULL"}'
+          }
+        }
 
     Raises:
-        ValueError: from `reshape`, for shapes that do not fit.
+        ValueError: the bottoms do not fit, when Caffe reshapes the layer.
 
     Source: Caffe's euclidean_loss_layer.cpp.
     """
@@ -37,8 +54,13 @@ class EuclideanLossLayer(KernelLossLayer):
     BOTTOMS = ("pred", "target")
     OPTIONAL_BOTTOMS = ("weight",)
     CONSTANTS = ("weight",)
-    KERNELS = "euclidean_loss"
     OPTIONS = {"normalization": Choice("BATCH_SIZE", "FULL", "NONE")}
+    KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
+
+    def setup(self, bottom, top):
+        """As in `LossLayer`."""
+        super().setup(bottom, top)
+        self._loops = loops.module(f"{__package__}.loops")
 
     def check_shapes(self):
         """Checks that pred and target have the same number of elements, and the number of weights."""
@@ -46,24 +68,48 @@ class EuclideanLossLayer(KernelLossLayer):
         self.check_weight(2, like=0)
         num, count = self.shapes[0][0], math.prod(self.shapes[0])
         self._normalizer = {"BATCH_SIZE": num, "FULL": count, "NONE": 1}[self.options.normalization]
-        # Rows that share a weight; or all in one.
+        # Rows are items where they have a weight each; or else all elements are one row.
         per_item = len(self.shapes) > 2 and math.prod(self.shapes[2]) == num
         self._matrix = (num, count // num) if per_item else (1, count)
-        self._pieces = tiles(*self._matrix, loops.chosen().TILE)
+        self._tiles = tiles_of(*self._matrix)
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ w (pred − target)² / 2, the pieces summed in float64."""
-        squares, matrices = loops.chosen().squares, self._matrices(bottom)
-        return sum(map_tiles(lambda piece: squares(*matrices, *piece), self._pieces)) / 2 / self._normalizer
+        """E = 1/Z · Σ w (pred − target)² / 2, the tiles added in float64."""
+        matrices = self._matrices([blob.data for blob in bottom])
+        if self._loops:
+            half_square_sum = self._loops.half_square_sum
+            parts = map_tiles(lambda tile: half_square_sum(*matrices, *tile), self._tiles)
+        else:
+            half_square_sum = formula.half_square_sum
+            parts = map_tiles(lambda tile: half_square_sum(np, *cut(tile, *matrices), np.float32), self._tiles)
+        return float(sum(parts) / self._normalizer)
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·w·(pred − target)/Z for pred, its negative for target."""
-        differences, matrices = loops.chosen().differences, self._matrices(bottom)
+        """G · w · (pred − target) / Z for pred, its negative for target."""
+        matrices = self._matrices([blob.data for blob in bottom])
         scale = loss_weight / self._normalizer
         for index, factor in ((0, scale), (1, -scale)):
             if propagate_down[index]:
-                arguments = *matrices, factor, bottom[index].diff.reshape(self._matrix)
-                map_tiles(lambda piece, arguments=arguments: differences(*arguments, *piece), self._pieces)
+                self._write_gradient(matrices, factor, bottom[index].diff.reshape(self._matrix))
+
+    def _write_gradient(self, matrices, scale, diff):
+        def by_loops(tile):
+            self._loops.write_gradient(*matrices, scale, diff, *tile)
+
+        def by_formula(tile):
+            *inputs, out = cut(tile, *matrices, diff)
+            out[...] = formula.gradient(np, *inputs, scale, np.float32)
+
+        map_tiles(by_loops if self._loops else by_formula, self._tiles)
+
+    def reference(self, bottoms):
+        """The formula in float64."""
+        rows, columns = self._matrix
+        inputs = cut((0, rows, 0, columns), *self._matrices(bottoms))
+        loss = formula.half_square_sum(np, *inputs, np.float64) / self._normalizer
+        gradient = formula.gradient(np, *inputs, 1 / self._normalizer, np.float64)
+        pred, target = (sign * gradient.reshape(shape) for sign, shape in zip((1, -1), self.shapes))
+        return loss, [pred, target, None][: len(bottoms)]
 
     def plan(self, processors):
         """Blocks of 256 threads, which take four elements at a time."""
@@ -76,10 +122,11 @@ class EuclideanLossLayer(KernelLossLayer):
             fields={"count": count, "per_weight": count // weights, "normalizer": self._normalizer},
         )
 
-    def _matrices(self, bottom):
-        """The bottoms' data, shaped for the loops; weights for items as a vector."""
-        pred, target = bottom[0].data.reshape(self._matrix), bottom[1].data.reshape(self._matrix)
-        if len(bottom) < 3:
+    def _matrices(self, bottoms):
+        """pred, target and weight as matrices; weights of items as a vector; None where there are none."""
+        pred, target = bottoms[0].reshape(self._matrix), bottoms[1].reshape(self._matrix)
+        if len(bottoms) < 3:
             return pred, target, None
-        per_item = self._matrix[0] == bottom[2].count
-        return pred, target, bottom[2].data.reshape(self._matrix[:1] if per_item else self._matrix)
+        per_item = self._matrix[0] == bottoms[2].size
+        # Of a batch of one item with one element either way is right.
+        return pred, target, bottoms[2].reshape(self._matrix[:1] if per_item else self._matrix)

@@ -1,10 +1,25 @@
-// E = 1/Z · Σ w (logsumexp(x) − x_y) over the positions whose label y counts, and g·w·(softmax(x) − 1_y)/Z, 0 where it
-// does not. Scores have the shape (outer, classes, inner); w = w_y · w_i.
+// Softmax loss: E = 1/Z · Σ w (log Σ exp(x_j) − x_y) over the positions whose label y counts, and g·w·(p − 1_y)/Z with
+// p = softmax(x), 0 where it does not count. Scores x have the shape (outer, classes, inner); w = w_y · w_i.
 //
-// CHUNK is the number of scores that a thread reads at once and keeps in registers. With ONCE it is all that it has
-// of a position, and the second pass takes them from there; without, it reads them again.
-
-enum Normalization { VALID, CONSTANT, WEIGHT_SUM };
+// Two numbers are computed in one pass over the scores of a position: the peak, their largest, and the others,
+// Σ exp(x_j − peak) over all classes but y. Parts of a position are combined by shrinking their sums to the common peak:
+// the online softmax of Milakov and Gimelshein (arXiv 1805.02867).
+//
+// forward:
+//   1. Each lane reads the label of its position, and checks it.
+//   2. Each row reads its share of the scores, CHUNK at a time, and finds their peak and others.
+//   3. The rows' peaks and others are combined (reduce_rows).
+//   4. The first row adds the position's loss, its weight and its count, and notes a wrong label.
+//   5. Where prob is wanted, each row writes its share.
+//   6. The sums are combined over all blocks (reduce_grid). One thread finds Z, writes the loss, keeps Z for backward,
+//      and reports the first wrong label.
+// backward:
+//   1. to 3. as in forward. A wrong label that forward has not seen is reported.
+//   4. Each row writes its share of the gradient, g/Z · w · exp(x − peak) / (others + exp(x_y − peak)). The label's own
+//      is −g/Z · w · others / (others + exp(x_y − peak)), which keeps its digits where p_y is nearly 1.
+//
+// With ONCE, CHUNK covers all scores that a thread has of a position, and the last step takes them from registers.
+// Without, it reads them again. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from pylayers/losses/labels.py.
 
 // A label that is no class, for the host to look at: memory that it shares with the GPU.
 struct WrongLabel {
@@ -30,7 +45,7 @@ struct Params {
   long long ignores;        // 1 where there is an ignore_label
   double ignore_label;
   long long normalization;
-  double normalizer;  // Z, where it is CONSTANT
+  double normalizer;  // Z, with Z_CONSTANT
   long long rows;     // of threads in a block
 };
 
@@ -61,18 +76,19 @@ __device__ void report(const Params& p, long long position) {
   p.wrong->number = position + 1;
 }
 
-// exp(from − to), for largest scores; exp(x − −inf) counts as exp(x): where all scores are −inf, their terms are 0.
+// exp(from − to), where `to` is a peak. Where all scores are −inf, so is the peak; it then counts as 0, and each term
+// is exp(−inf) = 0.
 __device__ float shrink(float from, float to) { return expf(from - (to == minus_infinity() ? 0 : to)); }
 
-// Of some classes of one position: the largest score, and Σ exp(x − max) without the label's own term. The small terms
-// of that sum, and with them a small loss, would be lost beside the label's, which is then 1.
-struct Peak {
-  float max, others;
+// Of some classes of one position: the peak, and the others. The label's own term is left out of the others, as beside
+// it, often 1, the tiny other terms, which are the loss, would be rounded away.
+struct Softmax {
+  float peak, others;
 
-  __device__ void add(const Peak& other) {
-    float peak = fmaxf(max, other.max);
-    others = others * shrink(max, peak) + other.others * shrink(other.max, peak);
-    max = peak;
+  __device__ void add(const Softmax& other) {
+    float common = fmaxf(peak, other.peak);
+    others = others * shrink(peak, common) + other.others * shrink(other.peak, common);
+    peak = common;
   }
 };
 
@@ -81,44 +97,44 @@ struct Scores {
   const float* x;  // 0 past the last position
   Index inner;
   int classes, row, rows, y;
-  float kept[CHUNK];  // exp(x − max) of the classes from `first` on, max being that of the same classes
+  float kept[CHUNK];  // exp(x − peak) of the classes from `first` on, peak being that of the same classes
 
   __device__ Scores(const Params& p, Index position, int y, const Place& at)
       : inner(p.inner), classes(p.classes), row(at.row), rows(at.rows), y(y) {
     x = position < p.positions ? p.scores + offset_of(position, classes, inner) : 0;
   }
 
-  __device__ Peak read(int first) {
-    Peak peak = {minus_infinity(), 0};
+  __device__ Softmax read(int first) {
+    Softmax found = {minus_infinity(), 0};
 #pragma unroll
     for (int k = 0; k < CHUNK; ++k) {
       int c = first + row + k * rows;
       kept[k] = x && c < classes ? x[c * inner] : minus_infinity();
-      peak.max = fmaxf(peak.max, kept[k]);
+      found.peak = fmaxf(found.peak, kept[k]);
     }
 #pragma unroll
     for (int k = 0; k < CHUNK; ++k) {
-      kept[k] = shrink(kept[k], peak.max);
-      if (first + row + k * rows != y) peak.others += kept[k];
+      kept[k] = shrink(kept[k], found.peak);
+      if (first + row + k * rows != y) found.others += kept[k];
     }
-    return peak;
+    return found;
   }
 
-  __device__ Peak read_all() {
-    Peak peak = read(0);
+  __device__ Softmax read_all() {
+    Softmax found = read(0);
 #if !ONCE
-    for (int first = CHUNK * rows; first < classes; first += CHUNK * rows) peak.add(read(first));
+    for (int first = CHUNK * rows; first < classes; first += CHUNK * rows) found.add(read(first));
 #endif
-    return peak;
+    return found;
   }
 
-  // Writes scale · exp(x − max) to each class, and `own` to the label's, if there is one. `mine` is what read_all gave.
-  __device__ void write(float* out, const Peak& mine, float max, float scale, float own) {
+  // Writes scale · exp(x − peak) to each class, and `own` to the label's, if there is one. `mine` is what read_all gave.
+  __device__ void write(float* out, const Softmax& mine, float peak, float scale, float own) {
     for (int first = 0; first < classes; first += CHUNK * rows) {
 #if ONCE
-      float factor = scale * shrink(mine.max, max);
+      float factor = scale * shrink(mine.peak, peak);
 #else
-      float factor = scale * shrink(read(first).max, max);
+      float factor = scale * shrink(read(first).peak, peak);
 #endif
 #pragma unroll
       for (int k = 0; k < CHUNK; ++k) {
@@ -151,26 +167,26 @@ KERNEL forward(Params p) {
     Label label = inside ? label_at(p, position) : Label{NO_CLASS, false};
     Scores scores(p, position, label.y, at);
     float x_y = label.y == NO_CLASS ? minus_infinity() : scores.x[label.y * scores.inner];
-    Peak mine = scores.read_all();
-    Peak peak = over_rows(mine, at.row, at.rows, at.lane, at.lanes);
-    float exp_y = shrink(x_y, peak.max);
+    Softmax mine = scores.read_all();
+    Softmax all = reduce_rows(mine, at.row, at.rows, at.lane, at.lanes);
+    float exp_y = shrink(x_y, all.peak);
     if (at.row == 0 && label.y != NO_CLASS) {
       double weight = weight_at(p, position, label.y);
       // exp_y − 1 is exact, and 0 where the label's score is the largest.
-      sums.loss += weight * (log1pf(peak.others + (exp_y - 1)) - (x_y - peak.max));
+      sums.loss += weight * (log1pf(all.others + (exp_y - 1)) - (x_y - all.peak));
       sums.weight += weight;
       sums.valid += 1;
     }
     if (label.wrong) sums.wrong = fmin(sums.wrong, (double)position);
     if (p.prob && inside) {
-      float scale = 1 / (peak.others + exp_y);
-      scores.write(p.prob + (scores.x - p.scores), mine, peak.max, scale, scale * exp_y);
+      float scale = 1 / (all.others + exp_y);
+      scores.write(p.prob + (scores.x - p.scores), mine, all.peak, scale, scale * exp_y);
     }
   }
-  if (!over_grid(sums, zero, p.scratch)) return;
+  if (!reduce_grid(sums, zero, p.scratch)) return;
   double normalizer = p.normalizer;
-  if (p.normalization == VALID) normalizer = fmax(sums.valid, 1.);
-  if (p.normalization == WEIGHT_SUM) normalizer = sums.weight;
+  if (p.normalization == Z_VALID) normalizer = fmax(sums.valid, 1.);
+  if (p.normalization == Z_WEIGHT_SUM) normalizer = sums.weight;
   p.scratch->normalizer = normalizer;
   if (p.loss) *p.loss = normalizer == 0 ? 0 : (float)(sums.loss / normalizer);
   p.scratch->reported = sums.wrong < zero.wrong;
@@ -184,19 +200,19 @@ KERNEL backward(Params p) {
     Index position = tile + at.lane;
     bool inside = position < p.positions;
     Label label = inside ? label_at(p, position) : Label{NO_CLASS, false};
-    // Only of labels that have changed since forward: that one has looked at all of them.
+    // Forward has checked all labels, so this one has changed since.
     if (label.wrong && at.row == 0 && atomicExch(&p.scratch->reported, 1u) == 0) report(p, position);
     Scores scores(p, position, label.y, at);
     float x_y = label.y == NO_CLASS ? minus_infinity() : scores.x[label.y * scores.inner];
-    Peak mine = scores.read_all();
-    Peak peak = over_rows(mine, at.row, at.rows, at.lane, at.lanes);
+    Softmax mine = scores.read_all();
+    Softmax all = reduce_rows(mine, at.row, at.rows, at.lane, at.lanes);
     if (!inside) continue;
     float* diff = p.scores_diff + (scores.x - p.scores);
     if (label.y == NO_CLASS) {
       for (int c = at.row; c < scores.classes; c += at.rows) diff[c * scores.inner] = 0;
       continue;
     }
-    float factor = (float)(scale * weight_at(p, position, label.y)) / (peak.others + shrink(x_y, peak.max));
-    scores.write(diff, mine, peak.max, factor, -peak.others * factor);  // p_y − 1 = −others/total
+    float factor = (float)(scale * weight_at(p, position, label.y)) / (all.others + shrink(x_y, all.peak));
+    scores.write(diff, mine, all.peak, factor, -all.others * factor);  // p_y − 1 = −others/total
   }
 }

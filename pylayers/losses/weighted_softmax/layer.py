@@ -2,80 +2,90 @@
 
 import ctypes
 import math
+from pathlib import Path
 
 import numpy as np
 
-from pylayers.kernel_layer import KernelLossLayer, Plan, block_shape, blocks_for, wide
-from pylayers.params import Choice, Integer, Numbers
-from pylayers.runtime import gpu as blobs
-from pylayers.runtime import loops
-from pylayers.runtime.tiles import SHORT, map_tiles, tiles
+from pylayers.kernel_layer import KernelLossLayer, Plan
+from pylayers.losses import labels
+from pylayers.losses.weighted_softmax import formula
+from pylayers.runtime import gpu, loops
+from pylayers.runtime.geometry import block_shape, blocks_for, wide
+from pylayers.runtime.kernels import Kernels
+from pylayers.runtime.tiles import cut, map_tiles, tiles_of
 
-# Scores that a thread of a kernel keeps in registers: as few as it has, or that many at a time where it has more.
+# Numbers of scores that one kernel thread can hold in registers. The smallest that covers its share of a position is
+# compiled in; a larger share is read eight scores at a time.
 CHUNKS = (4, 8, 16, 24, 32)
 _CHUNK_OF_MANY = 8
-# What there is for each position beside its scores, the index of the label's own and so on, in elements.
-_OF_POSITION = 8
+# What is kept and computed for each position beside its C scores, in elements of float32. It sizes the tiles alone.
+_BESIDE_SCORES = 8
 
 
 class WeightedSoftmaxLossLayer(KernelLossLayer):
-    """E = 1/Z · Σ w_y · w_i · (logsumexp(scores) − scores_y), Caffe's SoftmaxWithLoss where all weights are 1.
+    """Softmax and cross-entropy in one, as Caffe's SoftmaxWithLoss, with weights for classes and for labels.
 
-    The sum runs over the positions i whose label y is not `ignore_label`.
+        E = 1/Z · Σ w_y · w_i · (log Σ_j exp(scores_j) − scores_y), over the positions i whose label y counts
 
     Bottoms:
-        scores: (N, ..., C, ...), C classes along `axis`, unnormalized.
-        label: one whole number from 0 to C − 1, or `ignore_label`, for each position: as many elements as
-            scores without `axis`. Constant: it gets no gradient.
-        weight: optional, w_i: one for each label, or one for each item of the batch (N elements). Any
-            values; they are not checked. Constant.
+        scores (N, ..., C, ...): C classes along `axis`, unnormalized.
+        label: one whole number from 0 to C − 1, or `ignore_label`, for each position: as many as scores has elements
+            without `axis`. A constant: it gets no gradient.
+        weight (optional): w_i, one for each label, or one for each of the N items. Any numbers; they are not checked. A
+            constant.
 
     Tops:
-        loss: E, shape ().
-        prob: optional, the softmax of the scores, in their shape. Nothing is back-propagated from it. Caffe
-            wants a loss_weight for each top or for none: ``loss_weight: 1 loss_weight: 0``.
+        loss (): E.
+        prob (optional): the softmax of the scores, in their shape. No gradient comes from it. Caffe wants a
+            loss_weight for each top or for none: ``loss_weight: 1 loss_weight: 0``.
 
     Options (param_str):
         axis: the classes' axis, 1 by default; negative ones count from the end.
         ignore_label: the label of positions that do not count; none by default.
         class_weights: w_y, a list of C finite numbers; all 1 by default.
-        normalization: Z. "VALID" (default): the number of labels that are not ignored. "FULL": of all labels.
-            "BATCH_SIZE": the product of the axes before `axis`. "NONE": 1. These are Caffe's, at least 1 as
-            there, and do not depend on the weights. "WEIGHT_SUM": Σ w_y · w_i over the labels that are not
-            ignored, meant for weights that are not negative; where that sum is 0, so are loss and gradient.
+        normalization: what Z is. "VALID" (default): the number of labels that count. "FULL": the number of labels.
+            "BATCH_SIZE": the product of the axes before `axis`. "NONE": 1. These are Caffe's, at least 1 as there, and
+            do not depend on the weights. "WEIGHT_SUM": Σ w_y · w_i over the labels that count, for weights that are
+            not negative; where that sum is 0, loss and gradient are 0.
 
-    Gradient: g·w_y·w_i·(softmax(scores) − 1_y)/Z, g being the loss weight; 0 where ignored. As with Caffe's layer the
-    scores must be those of the last forward; labels and weights that have changed since are seen. On the GPU Z is that
-    of the last forward.
+    The gradient is g · w_y · w_i · (softmax(scores) − 1_y) / Z, where g is the loss weight; it is 0 where ignored. As
+    with Caffe's layer the scores must be those of the last forward. Labels and weights are read again, so backward
+    sees what they hold then; on the GPU Z is that of the last forward.
 
     On the GPU nothing waits for the kernels, so a wrong label shows at the next call of this layer: as a rule in
     backward, at the latest in the next forward. Until then its position counts as ignored.
 
-    Where a probability underflows, Caffe's loss saturates at −log(FLT_MIN) = 87.3365; this one does not.
+    Where a probability underflows, Caffe's loss saturates at −log(FLT_MIN) = 87.3365. This one gives the true loss.
+
+    Example:
+        layer {
+          name: "loss"  type: "Python"  bottom: "scores"  bottom: "label"  top: "loss"  loss_weight: 1
+          python_param {
+            module: "pylayers"  layer: "WeightedSoftmaxLossLayer"  param_str: '{"class_weights": [1, 2.5, 0.5]}'
+          }
+        }
 
     Raises:
-        ValueError: from `reshape`, for options and shapes that do not fit; from `forward` and `backward`, for
-            a label out of range, not whole, or NaN.
+        ValueError: an option or the bottoms do not fit, when Caffe reshapes the layer; a label is out of range, not
+            whole, or NaN, in forward and backward.
 
-    Sources: Caffe's softmax_loss_layer.cpp and infogain_loss_layer.cpp; WEIGHT_SUM is U-Net's and PyTorch's mean.
+    Sources: Caffe's softmax_loss_layer.cpp and infogain_loss_layer.cpp. "WEIGHT_SUM" is U-Net's and PyTorch's mean.
     """
 
     BOTTOMS = ("scores", "label")
     OPTIONAL_BOTTOMS = ("weight",)
     CONSTANTS = ("label", "weight")
     OPTIONAL_TOPS = ("prob",)
-    KERNELS = "weighted_softmax_loss"
-    NEEDS_FORWARD = True  # Z, and the look at all labels
-    OPTIONS = {
-        "axis": Integer(1),
-        "ignore_label": Integer(None),
-        "class_weights": Numbers(None),
-        "normalization": Choice("VALID", "FULL", "BATCH_SIZE", "NONE", "WEIGHT_SUM"),
-    }
-    _wrong_label = None  # until the first launch
+    OPTIONS = labels.OPTIONS
+    KERNELS = Kernels(Path(__file__).with_name("kernels.cu"), labels.Z_KINDS)
+    NEEDS_FORWARD = True  # backward uses the Z that forward computed, and relies on forward having checked every label
 
-    # What the last forward has left for each position: the label's class, and `_shift` and `_other` of the loops.
-    _index = np.empty((0, 0), np.int32)
+    def setup(self, bottom, top):
+        """As in `LossLayer`."""
+        super().setup(bottom, top)
+        self._loops = loops.module(f"{__package__}.loops")
+        self._wrong_label = None  # until the first launch
+        self._alive = []  # memory whose addresses the launchers have
 
     def reshape(self, bottom, top):
         """Shapes the tops."""
@@ -85,65 +95,51 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def check_shapes(self):
         """Checks the axis, and the numbers of labels and of weights."""
-        shape = self.shapes[0]
-        axis = self.options.axis + len(shape) if self.options.axis < 0 else self.options.axis
-        if not 0 <= axis < len(shape):
-            self.fail(
-                f'param_str key "axis" must be from {-len(shape)} to {len(shape) - 1} for '
-                f"{self.name_bottom(0)} of shape {shape}, found {self.options.axis}"
-            )
-        self._outer, self._classes, self._inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-        if math.prod(self.shapes[1]) != self._outer * self._inner:
-            self.fail_bottom(
-                1,
-                f"{self._outer * self._inner} labels, one for each position of {self.name_bottom(0)} of shape "
-                f"{shape} without axis {axis}, each a whole number from 0 to {self._classes - 1}",
-            )
-        self.check_weight(2, like=1)
-        weights = self.options.class_weights
-        if weights is not None and len(weights) != self._classes:
-            self.fail(
-                f'param_str key "class_weights" must have {self._classes} numbers, one for each class of '
-                f"{self.name_bottom(0)} of shape {shape} along axis {axis}, found {len(weights)}"
-            )
-        self._class_weights = None if weights is None else np.array(weights, float)
-        # With all classes of each position in one piece.
-        size = max(1, loops.chosen().TILE // (self._classes + _OF_POSITION), min(self._inner, SHORT))
-        self._pieces = tiles(self._outer, self._inner, size)
-        if self._index.shape != (self._outer, self._inner):
-            self._index = np.empty((self._outer, self._inner), np.int32)
-            self._shift, self._other = np.empty((2, self._outer, self._inner), np.float32)
+        self._shape_3d = outer, classes, inner = labels.check_labels(self)
+        self._labels = labels.LabelReader(self._shape_3d, self.options)
+        self._tiles = tiles_of(outer, inner, depth=classes + _BESIDE_SCORES)
+        self._peak, self._others = np.empty((2, outer, inner), np.float32)
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ w log(1 + Σ exp(x_j) / exp(x_y)), the inner sum over j ≠ y; the pieces summed in float64."""
-        weights, normalizer = self._read_labels(bottom)
-        losses = loops.chosen().softmax_losses
-        prob = self._split(top[1].data) if len(top) > 1 else None
-        arguments = self._split(bottom[0].data), self._index, weights, self._shift, self._other, prob
-        total = sum(map_tiles(lambda piece: losses(*arguments, *piece), self._pieces))
-        self.kept = True
-        return total / normalizer if normalizer else 0.0
+        """E = 1/Z · Σ w ℓ, the tiles added in float64. The peak and the others of each position are kept."""
+        y, weight, z = self._read_labels(bottom)
+        prob = self._as_3d(top[1].data) if len(top) > 1 else None
+        arrays = self._as_3d(bottom[0].data), y, weight, self._peak, self._others, prob
+        work = self._loops.losses if self._loops else _losses_by_formula
+        total = sum(map_tiles(lambda tile: work(*arrays, *tile), self._tiles))
+        self.kept = self._peak, self._others
+        return float(total / z) if z else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """g·w·(softmax(x) − 1_y)/Z, 0 where ignored, with what the last forward kept for each position."""
-        weights, normalizer = self._read_labels(bottom)
+        """G · w · (softmax(x) − 1_y) / Z, 0 where ignored, from what forward kept for each position."""
+        y, weight, z = self._read_labels(bottom)
         if self.kept is None:
             self.forward_cpu(bottom, ())
-        gradients = loops.chosen().softmax_gradients
-        scale = loss_weight / normalizer if normalizer else 0.0
-        scores, diff = self._split(bottom[0].data), self._split(bottom[0].diff)
-        arguments = scores, self._index, weights, self._shift, self._other, scale, diff
-        map_tiles(lambda piece: gradients(*arguments, *piece), self._pieces)
+        scale = loss_weight / z if z else 0.0
+        arrays = self._as_3d(bottom[0].data), y, weight, *self.kept, scale, self._as_3d(bottom[0].diff)
+        work = self._loops.write_gradients if self._loops else _write_gradients_by_formula
+        map_tiles(lambda tile: work(*arrays, *tile), self._tiles)
+
+    def reference(self, bottoms):
+        """The formula in float64."""
+        scores = self._as_3d(np.asarray(bottoms[0], np.float64))
+        read = labels.LabelReader(self._shape_3d, self.options).read(*bottoms[1:])
+        weight = np.where(read.y < 0, 0, 1 if read.weight is None else read.weight) / (read.z or np.inf)
+        losses, peak, others = formula.losses(np, scores, read.y, np.float64)
+        gradient = formula.gradient(np, scores, read.y, peak, others, weight, np.float64)
+        loss = np.sum(weight * losses, where=read.y >= 0)
+        return loss, [gradient.reshape(self.shapes[0]), None, None][: len(bottoms)]
 
     def plan(self, processors):
         """A lane for each position, its classes shared by the rows."""
-        positions = self._outer * self._inner
-        threads, rows = block_shape(positions, self._classes, self._inner, processors)
-        of_thread = math.ceil(self._classes / rows)
+        outer, classes, inner = self._shape_3d
+        positions = outer * inner
+        threads, rows = block_shape(positions, classes, inner, processors)
+        of_thread = math.ceil(classes / rows)
         # Blobs with 64-bit indices are too rare for more than one variant.
         once = of_thread <= CHUNKS[-1] and not wide(self.shapes)
-        normalization = self.options.normalization
-        divisors = {"FULL": positions, "BATCH_SIZE": self._outer, "NONE": 1}
+        z = labels.normalizer(self.options.normalization, outer, positions)
+        kind = "Z_CONSTANT" if z else f"Z_{self.options.normalization}"
         return Plan(
             threads=threads,
             blocks=blocks_for(math.ceil(positions * rows / threads), threads, processors),
@@ -154,80 +150,70 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
             },
             fields={
                 "positions": positions,
-                "inner": self._inner,
-                "classes": self._classes,
+                "inner": inner,
+                "classes": classes,
                 "per_weight": positions // math.prod(self.shapes[2]) if len(self.shapes) > 2 else 1,
                 "ignores": self.options.ignore_label is not None,
                 "ignore_label": self.options.ignore_label or 0,
-                # The enum in the kernels' file.
-                "normalization": {"VALID": 0, "WEIGHT_SUM": 2}.get(normalization, 1),
-                "normalizer": divisors.get(normalization, 1),
+                "normalization": labels.Z_KINDS[kind],
+                "normalizer": z or 1,
                 "rows": rows,
             },
         )
 
-    def extra_pointers(self):
+    def constant_pointers(self):
         """The class weights, and where the kernels report a wrong label."""
+        backend = gpu.backend
         if self._wrong_label is None:
-            self._kept = []  # as long as the launchers, which have the addresses
-            self._shared = blobs.shared_memory(ctypes.sizeof(_WrongLabel))
-            self._wrong_label = _WrongLabel.from_address(self._shared.ptr)
-        pointers = {"wrong": self._shared.ptr}
+            struct = self.KERNELS.struct("WrongLabel")
+            self._alive.append(backend.shared_memory(ctypes.sizeof(struct)))
+            self._wrong_label = struct.from_address(self._alive[0].ptr)
+        pointers = {"wrong": ctypes.addressof(self._wrong_label)}
         if self.options.class_weights is not None:
-            weights = blobs.gpu_array(self.options.class_weights)
-            self._kept.append(weights)
-            pointers["class_weights"] = weights.data.ptr
+            self._alive.append(backend.array(self.options.class_weights))
+            pointers["class_weights"] = self._alive[-1].data.ptr
         return pointers
 
     def before_launch(self):
         """Raises ValueError for a wrong label that a kernel has reported by now."""
         if self._wrong_label is None or not self._wrong_label.number:
             return
-        blobs.wait_for_gpu()  # a kernel that still runs might report the same label again
+        gpu.backend.wait()  # a kernel that still runs might report the same label again
         number, value = self._wrong_label.number, self._wrong_label.value
         self._wrong_label.number = 0
-        self._fail_label(value, self.shapes[1], number - 1)
+        self._fail_label(value, number - 1)
 
-    def _split(self, array):
+    def _as_3d(self, array):
         """An array in the shape of the scores as (outer, C, inner)."""
-        return array.reshape(self._outer, self._classes, self._inner)
+        return array.reshape(self._shape_3d)
 
     def _read_labels(self, bottom):
-        """Checks the labels, and keeps their classes; gives their weights and Z."""
-        label = bottom[1].data.reshape(-1)
-        weight = bottom[2].data.reshape(-1) if len(bottom) > 2 else None
-        weights = None if weight is None and self._class_weights is None else np.empty(label.size)
-        valid, total, changed, wrong = loops.chosen().read_labels(
-            label,
-            self._classes,
-            self.options.ignore_label,
-            self._class_weights,
-            weight,
-            self._index.reshape(-1),
-            weights,
-        )
-        if changed:
+        """The labels' classes, their weights, and Z. What forward kept is void where a class has changed since."""
+        data = [blob.data for blob in bottom[1:]]
+        read = self._labels.read(*data)
+        if read.changed:
             self.kept = None
-        if wrong >= 0:
-            self._fail_label(label[wrong], self.shapes[1], wrong)
-        if weights is not None:
-            weights = weights.reshape(self._index.shape)
-        kind = self.options.normalization
-        if kind == "WEIGHT_SUM":
-            return weights, total
-        divisors = {"VALID": valid, "FULL": label.size, "BATCH_SIZE": self._outer, "NONE": 1}
-        return weights, max(1, divisors[kind])
+        if read.wrong >= 0:
+            self._fail_label(data[0].reshape(-1)[read.wrong], read.wrong)
+        return read.y, read.weight, read.z
 
-    def _fail_label(self, value, shape, flat_index):
-        position = tuple(int(axis) for axis in np.unravel_index(flat_index, shape))
-        ignore = self.options.ignore_label
-        self.fail(
-            f"{self.name_bottom(1)} holds {value:g} at {position}; a label must be a whole number from "
-            f"0 to {self._classes - 1}" + ("" if ignore is None else f", or {ignore} (ignore_label)")
-        )
+    def _fail_label(self, value, flat_index):
+        position = tuple(int(axis) for axis in np.unravel_index(flat_index, self.shapes[1]))
+        self.fail(f"{self.name_bottom(1)} holds {value:g} at {position}; {self._labels.expected()}")
 
 
-class _WrongLabel(ctypes.Structure):
-    """What a kernel says of a label that is no class; the struct WrongLabel in the kernels' file."""
+def _losses_by_formula(scores, y, weight, peak, others, prob, *tile):
+    """As `losses` of the loops, on one tile."""
+    scores, y, weight, peak, others, prob = cut(tile, scores, y, weight, peak, others, prob)
+    losses, peak[...], others[...] = formula.losses(np, scores, y, np.float32)
+    if prob is not None:
+        prob[...] = formula.probabilities(np, scores, y, peak, others, np.float32)
+    weighted = losses if weight is None else losses * weight
+    return np.sum(weighted, where=y >= 0, dtype=np.float64)
 
-    _fields_ = [("number", ctypes.c_longlong), ("value", ctypes.c_float)]
+
+def _write_gradients_by_formula(scores, y, weight, peak, others, scale, diff, *tile):
+    """As `write_gradients` of the loops, on one tile."""
+    scores, y, weight, peak, others, diff = cut(tile, scores, y, weight, peak, others, diff)
+    scale = scale if weight is None else scale * weight
+    diff[...] = formula.gradient(np, scores, y, peak, others, scale, np.float32)

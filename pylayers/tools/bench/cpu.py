@@ -16,38 +16,21 @@ take less.
 
 import functools
 import math
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import caffe
 import numpy as np
 
-from pylayers.caffe_nets import read as nets
+from pylayers.caffe_nets import build
 from pylayers.caffe_nets.labels import Label, draw
+from pylayers.runtime.progress import progress_bar
 from pylayers.runtime.tiles import thread_count
-from pylayers.tools import report as output
-from pylayers.tools.twins import PAIRS, Case, net_text
+from pylayers.tools import device, report
+from pylayers.tools.twins import PAIRS, net_text
 
-CASES = (
-    Case("euclidean", (1, 1000)),
-    Case("euclidean", (64, 10)),
-    Case("euclidean", (128, 1000)),
-    Case("euclidean", (32, 64, 32, 32)),
-    Case("euclidean", (8, 21, 256, 256)),
-    Case("softmax", (1, 1000)),
-    Case("softmax", (64, 10)),
-    Case("softmax", (256, 1000)),
-    Case("softmax", (128, 10000)),
-    Case("softmax", (2, 21, 256, 256)),
-    Case("softmax", (4, 150, 64, 64)),
-    Case("softmax", (16, 1000, 7, 7)),
-    Case("channel-sum", (16, 3, 128, 128), target=(16, 1, 128, 128)),
-    Case("channel-sum-all", (16, 3, 128, 128), target=(16, 1)),
-    Case("softmax-weights", (128, 100), {"class_weights": [0.5, 2.0] * 50}),
-)
+CASES = [case for pair in PAIRS.values() for case in pair.timed]
 # The mean of the ratios is over the losses that a single built-in layer computes, and without small blobs,
 # where Python's own microseconds are all that a ratio shows.
 MEAN_PAIRS = ("euclidean", "softmax")
@@ -58,27 +41,13 @@ KINDS = ("forward", "backward")
 
 
 def run(options):
-    """The command.
-
-    Args:
-        options: a namespace with `device`, `layer` (a list of pairs' names, or None), `repeat`, `json` and `plot`.
-
-    Returns:
-        The exit status, 0.
-
-    Raises:
-        UserError: an output that cannot be written.
-    """
-    if options.device == "gpu":
-        from pylayers.tools.bench import gpu as gpu_bench
-
-        return gpu_bench.run(options)
-    caffe.set_mode_cpu()
+    """The command on the CPU; returns and raises what `pylayers.tools.bench.run` does."""
+    device.use("cpu")
     cases = [case for case in CASES if not options.layer or case.pair in options.layer]
-    with output.result_files(options) as (json_file, plot_file):
+    with report.result_files(options) as (json_file, plot_file):
         result = bench(cases, options.repeat)
         _print(result)
-        output.write_json(json_file, result)
+        report.write_json(json_file, result)
         if plot_file:
             plot(plot_file, result["rows"])
     return 0
@@ -95,14 +64,13 @@ def bench(cases, repeat):
         A dict for JSON: ``rows``, one for each case, see `_row`; ``geometric_mean``, of the ratios of the rows
         that count in it, or None; ``copy_gb_per_s``; ``torch``, its version or None; ``machine``.
     """
-    console = output.need("rich.console").Console(file=sys.stderr)
-    track = output.need("rich.progress").track
     torch = import_torch()
     bandwidth = copy_bandwidth()
-    rows = [
-        _row(case, time_case(case, repeat, torch), bandwidth)
-        for case in track(cases, "timing", console=console, disable=not console.is_terminal, transient=True)
-    ]
+    rows = []
+    with progress_bar("timing", len(cases)) as advance:
+        for case in cases:
+            rows.append(_row(case, time_case(case, repeat, torch), bandwidth))
+            advance()
     counted = [row["ratio"] for row in rows if row["in_mean"]]
     return {
         "rows": rows,
@@ -110,7 +78,7 @@ def bench(cases, repeat):
         "geometric_mean": math.exp(np.mean(np.log(counted))) if counted else None,
         "copy_gb_per_s": bandwidth / 1e9,
         "torch": torch and torch.__version__,
-        "machine": output.machine(),
+        "machine": report.machine(),
     }
 
 
@@ -162,7 +130,7 @@ def caffe_calls(case):
     """The functions to time, a dict from side and kind; each runs the layers of the loss alone."""
     with tempfile.TemporaryDirectory() as folder:
         learnt = "scores" if case.pair.startswith("softmax") else "pred"
-        loaded = [nets.load(text, "test") for text in net_text(case, Path(folder), learnt)]
+        loaded = [build.load(text) for text in net_text(case, Path(folder), learnt)]
     calls = {}
     for side, net in zip(("python", "builtin"), loaded):
         random = np.random.default_rng(1)
@@ -247,7 +215,7 @@ def _row(case, times, bandwidth):
     ``overhead_us`` is the Python layer's median, forward and backward, less the twin's; ``ratio`` one divided by
     the other; ``roofline`` the share of the time that the bytes would take at the bandwidth of a copy.
     """
-    sides = {side: {kind: _spread(values) for kind, values in kinds.items()} for side, kinds in times.items()}
+    sides = {side: {kind: _quartiles(values) for kind, values in kinds.items()} for side, kinds in times.items()}
     total = {side: sum(kind["median_us"] for kind in kinds.values()) for side, kinds in sides.items()}
     moved = bytes_moved(case)
     rate = sum(moved) / total["python"] * 1e6
@@ -267,55 +235,26 @@ def _row(case, times, bandwidth):
     }
 
 
-def _spread(seconds):
+def _quartiles(seconds):
     low, median, high = np.percentile(np.multiply(seconds, 1e6), [25, 50, 75])
     return {"median_us": float(median), "lower_quartile_us": float(low), "upper_quartile_us": float(high)}
 
 
 def _print(result):
+    sides = {"alone": "alone", "torch": "PyTorch"} if result["torch"] else {}
+    columns = ["layer", "shape", "forward", "Caffe", "backward", "Caffe"]
+    columns += ["spread", "overhead", "ratio", "GB/s", "of copy", *sides.values()]
+    rows = [_printed(row, sides) for row in result["rows"]]
+    report.print_table("Each layer alone, µs (medians)", columns, rows, left=2)
     machine = result["machine"]
-    sides = ("alone", "torch") if result["torch"] else ()
-    rows = []
-    for row in result["rows"]:
-        rows.append(
-            [
-                row["layer"],
-                "×".join(map(str, row["shape"])),
-                *(_microseconds(row[side][kind]["median_us"]) for kind in KINDS for side in ("python", "builtin")),
-                _relative_spread(row),
-                _microseconds(row["overhead_us"]),
-                f"{row['ratio']:.2f}",
-                f"{row['gb_per_s']:.1f}",
-                f"{row['roofline']:.0%}",
-                *([_microseconds(row["total_us"][side]) if side in row else "–" for side in sides]),
-            ]
-        )
-    columns = [
-        "layer",
-        "shape",
-        "forward",
-        "Caffe",
-        "backward",
-        "Caffe",
-        "spread",
-        "overhead",
-        "ratio",
-        "GB/s",
-        "of copy",
-    ]
-    output.print_table(
-        "Each layer alone, µs (medians)",
-        [*columns, *({"alone": "alone", "torch": "PyTorch"}[side] for side in sides)],
-        rows,
-        left=2,
-    )
     print(
         f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores; a copy moves "
         f"{result['copy_gb_per_s']:.1f} GB/s; spread: half the distance of the quartiles, the worst of the four\n"
         "overhead, ratio: Python's forward + backward, less and divided by Caffe's; of copy: GB/s beside a copy's"
-        + ("\nalone, PyTorch: forward + backward where Caffe's layer does not run in between" if sides else "")
     )
-    if not result["torch"]:
+    if sides:
+        print("alone, PyTorch: forward + backward where Caffe's layer does not run in between")
+    else:
         print("PyTorch is not installed: no column for it")
     if result["geometric_mean"]:
         number = sum(row["in_mean"] for row in result["rows"])
@@ -325,11 +264,26 @@ def _print(result):
         )
 
 
+def _printed(row, sides):
+    """A row of the table."""
+    return [
+        row["layer"],
+        "×".join(map(str, row["shape"])),
+        *(_microseconds(row[side][kind]["median_us"]) for kind in KINDS for side in ("python", "builtin")),
+        _relative_quartiles(row),
+        _microseconds(row["overhead_us"]),
+        f"{row['ratio']:.2f}",
+        f"{row['gb_per_s']:.1f}",
+        f"{row['roofline']:.0%}",
+        *(_microseconds(row["total_us"][side]) if side in row else "–" for side in sides),
+    ]
+
+
 def _microseconds(value):
     return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _relative_spread(row):
+def _relative_quartiles(row):
     """Half the distance of the quartiles as a share of the median: the largest of the four timings."""
     timings = [row[side][kind] for side in ("python", "builtin") for kind in KINDS]
     spreads = [(each["upper_quartile_us"] - each["lower_quartile_us"]) / (2 * each["median_us"]) for each in timings]
@@ -338,7 +292,7 @@ def _relative_spread(row):
 
 def plot(path, rows):
     """Draws the times of each case, and beside them the ratio to Caffe."""
-    pyplot = output.pyplot()
+    pyplot = report.pyplot()
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(11, 0.32 * len(rows) + 1.5), sharey=True, layout="constrained"
     )

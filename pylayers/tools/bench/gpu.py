@@ -13,14 +13,13 @@ import functools
 import statistics
 import time
 
-import caffe
 import numpy as np
 
-from pylayers.caffe_nets import read as nets
-from pylayers.runtime import gpu as blobs
-from pylayers.tools import report as output
+from pylayers.caffe_nets import child
+from pylayers.errors import UserError
+from pylayers.runtime import gpu as runtime_gpu
+from pylayers.tools import device, report
 from pylayers.tools.bench import cpu as bench
-from pylayers.tools.report import UserError
 from pylayers.tools.twins import PAIRS, Case
 
 CASES = (
@@ -48,29 +47,16 @@ extern "C" __global__ void busy(long long cycles) {
 
 
 def run(options):
-    """The command, with ``--device gpu``.
-
-    Args:
-        options: as for `bench.run`.
-
-    Returns:
-        The exit status, 0.
-
-    Raises:
-        UserError: there is no GPU to use, or an output cannot be written.
-    """
-    if not blobs.CUDA_BUILD:
-        raise UserError("this Caffe is built for the CPU alone; --device gpu needs one that is built with CUDA")
-    nets.rehearse(functools.partial(caffe.set_device, 0), "--device gpu")
-    caffe.set_device(0)
-    caffe.set_mode_gpu()
-    if blobs.cupy_module() is None:
+    """The command on the GPU; returns and raises what `pylayers.tools.bench.run` does."""
+    child.call(device.use, "gpu", name="--device gpu")
+    device.use("gpu")
+    if runtime_gpu.backend.cupy is None:
         raise UserError("--device gpu needs a CuPy that can compute on the GPU; the warning above says what is wrong")
     cases = [case for case in CASES if not options.layer or case.pair in options.layer]
-    with output.result_files(options) as (json_file, plot_file):
+    with report.result_files(options) as (json_file, plot_file):
         result = measure(cases, options.repeat)
         _print(result)
-        output.write_json(json_file, result)
+        report.write_json(json_file, result)
         if plot_file:
             bench.plot(plot_file, result["rows"])
     return 0
@@ -90,14 +76,14 @@ def measure(cases, repeat):
         "repeat": repeat,
         "copy_gb_per_s": bandwidth / 1e9,
         "torch": torch and torch.__version__,
-        "machine": output.machine(),
+        "machine": report.machine(),
         "gpu": gpu(),
     }
 
 
 def gpu():
     """What the GPU is, and the versions of what drives it: a dict for JSON."""
-    cupy = blobs.cupy_module()
+    cupy = runtime_gpu.backend.cupy
     runtime = cupy.cuda.runtime
     return {
         "name": runtime.getDeviceProperties(runtime.getDevice())["name"].decode(),
@@ -120,7 +106,7 @@ class Timer:
     """Times functions that start work on the legacy default stream, by CUDA events; seconds."""
 
     def __init__(self, repeat):
-        self._cupy = blobs.cupy_module()
+        self._cupy = runtime_gpu.backend.cupy
         self._repeat = repeat
         self._null = self._cupy.cuda.Stream.null
         self._events = [[self._cupy.cuda.Event() for _ in range(QUEUE)] for _ in range(2)]
@@ -263,7 +249,7 @@ def _print(result):
             ]
         )
     columns = ["layer", "shape", "forward", "Caffe", "backward", "Caffe", "ratio", "kernel f.", "kernel b."]
-    output.print_table(
+    report.print_table(
         "Each layer on the GPU, µs (medians)",
         [*columns, "GB/s", "of copy", "PyTorch f. + b.", "ratio", "host"],
         rows,

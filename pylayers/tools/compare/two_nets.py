@@ -8,37 +8,24 @@ compared is every loss, and the gradient of every blob that comes into the net f
 import functools
 import statistics
 import time
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import caffe
 import numpy as np
-from caffe._caffe import Blob
+from google.protobuf import text_format
 
-import pylayers
-from pylayers import params
-from pylayers.caffe_nets import labels as inputs
-from pylayers.caffe_nets import read as nets
-from pylayers.tools import report as output
-from pylayers.tools.compare.reference import FORMULAS
-from pylayers.tools.report import UserError
+from pylayers.caffe_facts import loss_weights
+from pylayers.caffe_nets import build, child, read
+from pylayers.caffe_nets.child_main import at
+from pylayers.caffe_nets.text import quoted
+from pylayers.errors import UserError
+from pylayers.tools import device, report
+from pylayers.tools.compare import values
 
 # Left in a gradient that no layer writes; no gradient is that large.
 _UNTOUCHED = np.finfo(np.float32).min
 # Edges of the error histograms, relative errors; what is smaller or larger counts in the first or last bin.
 BIN_EDGES = 10.0 ** np.arange(-12, 1.5, 0.5)
-
-
-class Settings(NamedTuple):
-    """How to compare; the defaults are the command's."""
-
-    phase: str = "test"
-    device: str = "cpu"
-    loss_weights: tuple = (1.0, 0.3, -2.0)  # factors of the loss weights in the nets
-    tolerance: float = 1e-6  # largest relative difference, of losses and of gradients
-    seed: int = 1
-    labels: tuple = ()  # such as "label:10"
-    data: Optional[str] = None  # an HDF5 file
-    repeat: int = 5  # timed runs
 
 
 class Pass(NamedTuple):
@@ -48,44 +35,46 @@ class Pass(NamedTuple):
     gradients: dict
 
 
-def run(options):
-    """The command.
+def run(options, settings):
+    """The command for two nets; returns and raises what `pylayers.tools.compare.run` does."""
+    names = options.a, options.b
+    with report.result_files(options) as (json_file, plot_file):
+        pair = [read.read(path, settings.phase) for path in names]
+        child.call(try_out, [text_format.MessageToString(param) for param in pair], names, settings, name=names[0])
+        result = {"a": options.a, "b": options.b, **compare(pair, settings), "machine": report.machine()}
+        _print(result)
+        report.write_json(json_file, result)
+        if plot_file:
+            times, rows = result["times_ms"], result["rows"]
+            errors = {f"{row['what']} {row['blob']}, weight {row['loss_weight']:g}": row["errors"] for row in rows}
+            plot(plot_file, names, errors, {kind: [times[net][kind] for net in "ab"] for kind in times["a"]})
+    return 0 if result["within_tolerance"] else 1
+
+
+def try_out(texts, names, settings):
+    """Loads two nets, each alone, and runs them once, in a child process: Caffe ends it where a net is wrong.
 
     Args:
-        options: a namespace with the fields of `Settings`, and `a`, `b`, `json` and `plot`.
-
-    Returns:
-        The exit status: 0 within the tolerance, 1 not.
+        texts: the nets' prototxt texts.
+        names: of their files.
+        settings: `Settings`.
 
     Raises:
-        UserError: an input that cannot be used, or an output that cannot be written.
+        UserError: the nets do not match each other or the data.
     """
-    settings = Settings(**{field: getattr(options, field) for field in Settings._fields})
-    with output.result_files(options) as (json_file, plot_file):
-        pair = [nets.read(path, settings.phase) for path in (options.a, options.b)]
-        _rehearse(pair, (options.a, options.b), settings)
-        result = {"a": options.a, "b": options.b, **compare(pair, settings), "machine": output.machine()}
-        _print(result)
-        output.write_json(json_file, result)
-        if plot_file:
-            times = result["times_ms"]
-            plot(
-                plot_file,
-                (options.a, options.b),
-                {
-                    f"{row['what']} {row['blob']}, weight {row['loss_weight']:g}": row["errors"]
-                    for row in result["rows"]
-                },
-                {kind: [times[net][kind] for net in "ab"] for kind in ("forward", "backward")},
-            )
-    return 0 if result["within_tolerance"] else 1
+    pair = [read.parse(text, settings.phase) for text in texts]
+    for param, name in zip(pair, names):
+        at(name)
+        build.load(read.with_loss_weight(param, 1), read.PHASES[settings.phase])
+    at(" and ".join(names))
+    one_pass(pair, settings, settings.loss_weights[0])
 
 
 def compare(pair, settings):
     """Compares two nets.
 
     Args:
-        pair: two NetParameters from `nets.read`.
+        pair: two NetParameters from `read.read`.
         settings: `Settings`.
 
     Returns:
@@ -120,17 +109,17 @@ def one_pass(pair, settings, factor):
     Returns:
         The two nets and the `Pass` of each.
     """
-    _use(settings.device)
+    device.use(settings.device)
     loaded = []
     for param in pair:
         caffe.set_random_seed(settings.seed)
-        loaded.append(nets.load(nets.with_loss_weight(param, factor), settings.phase))
+        loaded.append(build.load(read.with_loss_weight(param, factor), read.PHASES[settings.phase]))
     _check_match(pair, loaded)
     _copy_params(*loaded)
-    values = inputs.values(pair, loaded, settings)
+    data = values.of_inputs(pair, loaded, settings)
     blobs = [name for name in _sources(pair[0]) if name in _sources(pair[1])]
     losses = _loss_tops(pair[0])
-    return loaded, [_run(net, values, losses, blobs, settings.seed) for net in loaded]
+    return loaded, [_run(net, data, losses, blobs, settings.seed) for net in loaded]
 
 
 def plot(path, names, errors, times):
@@ -142,7 +131,7 @@ def plot(path, names, errors, times):
         errors: a dict from title to the counts of a histogram over `BIN_EDGES`.
         times: a dict from title to the two sides' milliseconds.
     """
-    pyplot = output.pyplot()
+    pyplot = report.pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for title, counts in errors.items():
         left.stairs(counts, BIN_EDGES, label=title)
@@ -160,29 +149,8 @@ def plot(path, names, errors, times):
     pyplot.close(figure)
 
 
-def _rehearse(pair, names, settings):
-    """Finds out what is wrong with the nets, each alone and then together, where Caffe may end the process.
-
-    Raises:
-        UserError: something is.
-    """
-    for param, name in zip(pair, names):
-        nets.rehearse(functools.partial(nets.load, nets.with_loss_weight(param, 1), settings.phase), name)
-    nets.rehearse(functools.partial(one_pass, pair, settings, settings.loss_weights[0]), " and ".join(names))
-
-
-def _use(device):
-    if device == "cpu":
-        caffe.set_mode_cpu()
-        return
-    if not hasattr(Blob, "_gpu_data_ptr"):
-        raise UserError("this Caffe is built for the CPU alone; --device gpu needs one that is built with CUDA")
-    caffe.set_mode_gpu()
-    caffe.set_device(0)
-
-
 def _loss_tops(param):
-    return [top for layer in param.layer for top in nets.loss_weights(layer)]
+    return [top for layer in param.layer for top in loss_weights(layer)]
 
 
 def _sources(param):
@@ -195,7 +163,7 @@ def _check_match(pair, loaded):
     needed = [set(net.inputs) for net in loaded]
     for kind, (a, b) in (("losses", tops), ("inputs", needed)):
         if a != b:
-            raise UserError(f"the nets' {kind} do not match: A has {inputs.quoted(a)}, B has {inputs.quoted(b)}")
+            raise UserError(f"the nets' {kind} do not match: A has {quoted(a)}, B has {quoted(b)}")
     for blob in sorted(set(_sources(pair[0])) & set(_sources(pair[1]))):
         a, b = (tuple(net.blobs[blob].shape) for net in loaded)
         if a != b:
@@ -210,14 +178,14 @@ def _copy_params(source, target):
                 to_blob.data[...] = from_blob.data
 
 
-def _run(net, values, losses, blobs, seed):
-    for name, value in values.items():
+def _run(net, data, losses, blobs, seed):
+    for name, value in data.items():
         net.blobs[name].data[...] = value
     caffe.set_random_seed(seed)  # Dropout and DummyData draw the same in both nets
     net._forward(0, len(net.layers) - 1)
     for name in blobs:
         net.blobs[name].diff[...] = _UNTOUCHED
-    nets.backward(net)
+    build.backward(net)
     return Pass(
         {name: net.blobs[name].data.copy() for name in losses},
         {name: _gradient(net.blobs[name]) for name in blobs},
@@ -230,12 +198,8 @@ def _gradient(blob):
     return np.zeros_like(diff) if (diff == _UNTOUCHED).all() else diff
 
 
-def _is_ours(layer):
-    return layer.type == "Python" and layer.python_param.module == "pylayers" and layer.python_param.layer in FORMULAS
-
-
 def _reference(param, net, factor):
-    """The losses of the kit's own layers in float64, and the gradients of the blobs that only they take.
+    """The losses that have a formula in float64, and the gradients of the blobs that only they take.
 
     Args:
         param: the NetParameter of the net.
@@ -246,18 +210,17 @@ def _reference(param, net, factor):
         A `Pass`.
     """
     exact = Pass({}, {})
-    layers = nets.lead_to_loss(param.layer)
+    layers = read.lead_to_loss(param.layer)
+    built = dict(zip(net._layer_names, net.layers))
     for layer in layers:
-        weight = nets.loss_weights(layer).get(layer.top[0]) if layer.top else None
-        if not _is_ours(layer) or weight is None:
-            continue
-        options = params.parse(layer.python_param.param_str, getattr(pylayers, layer.python_param.layer).OPTIONS)
-        bottoms = [net.blobs[name].data for name in layer.bottom]
-        loss, gradients = FORMULAS[layer.python_param.layer](bottoms, options)
-        exact.losses[layer.top[0]] = loss
-        for name, gradient in zip(layer.bottom, gradients):
-            if gradient is not None:
-                exact.gradients[name] = exact.gradients.get(name, 0) + factor * weight * gradient
+        weight = loss_weights(layer).get(layer.top[0]) if layer.top else None
+        formula = getattr(built[layer.name], "reference", None)
+        found = formula and weight and formula([net.blobs[name].data for name in layer.bottom])
+        if found:
+            exact.losses[layer.top[0]], gradients = found
+            for name, gradient in zip(layer.bottom, gradients):
+                if gradient is not None:
+                    exact.gradients[name] = exact.gradients.get(name, 0) + factor * weight * gradient
     # A blob that another layer takes has more to its gradient.
     for layer in layers:
         if not layer.top or layer.top[0] not in exact.losses:
@@ -304,7 +267,7 @@ def _times(loaded, settings):
             start = time.perf_counter()
             net._forward(0, last)
             middle = time.perf_counter()
-            nets.backward(net)
+            build.backward(net)
             if settings.device == "gpu":
                 _wait_for_gpu(net)
             seconds["forward"].append(middle - start)
@@ -331,7 +294,7 @@ def shown(value):
 
 def _print(result):
     show = shown
-    output.print_table(
+    report.print_table(
         f"A {result['a']}\nB {result['b']}",
         ["", "loss weight ×", "absolute", "relative", "A to float64", "B to float64"],
         [

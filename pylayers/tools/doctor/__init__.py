@@ -1,19 +1,39 @@
 """`pylayers doctor`: says what is wrong with Caffe, a net or a solver before Caffe ends with it, and what to write.
 
-Nothing here imports Caffe, which may be what is wrong; `pylayers.tools.doctor.nets` does, once it is known to work.
+Nothing here imports Caffe, which may be what is wrong; `check` and what it imports do, once it is known to work.
 """
 
 import textwrap
 
-from pylayers.tools import report as output
-from pylayers.tools.doctor import environment as doctor_environment
+from pylayers.caffe_nets.text import read_text
+from pylayers.tools import arguments, report
+from pylayers.tools.doctor import environment
+
+HELP = "say what is wrong with Caffe, a net or a solver, before Caffe does"
+EXAMPLE = """\
+example:
+  pylayers doctor                                            # Caffe, its Python module, protobuf, NumPy
+  pylayers doctor prototxt/demo/digits_solver.prototxt       # these, and the nets that the solver names
+  pylayers doctor net.prototxt --gpu 0,1                     # before caffe train --gpu 0,1
+
+GPU mode, and then CuPy, are checked where caffe train would use them: with --gpu, or with solver_mode: GPU written in
+the solver. A net by itself is checked in each phase in which it is whole.
+
+exit status: 0 where nothing is wrong, or nothing but warnings; 1 for errors; 2 for a file that cannot be used"""
+
+
+def add_arguments(parser):
+    """The command's arguments."""
+    parser.add_argument("file", nargs="?", metavar="FILE.prototxt", help="a net or a solver; none for Caffe alone")
+    parser.add_argument("--gpu", type=arguments.gpus, metavar="IDS", help="as for caffe train, such as 0 or 0,1 or all")
+    parser.add_argument("--json", metavar="FILE", help="write the result here")
 
 
 def run(options):
-    """The command.
+    """Runs the command.
 
     Args:
-        options: a namespace with `file`, `gpu` and `json`.
+        options: what `add_arguments` asks for.
 
     Returns:
         The exit status: 0 where there is no error, 1 where there is one.
@@ -21,13 +41,13 @@ def run(options):
     Raises:
         UserError: the file, or a net that it names, cannot be read or parsed; or the result cannot be written.
     """
-    with output.whole_file(options.json) as json_file:
+    with report.whole_file(options.json) as json_file:
         facts, findings, is_checked = examine(options.file, options.gpu)
         count = {kind: sum(finding.severity == kind for finding in findings) for kind in ("error", "warning")}
         _print(facts, findings, count)
         if not is_checked:
             print(f"{options.file} could not be checked: that needs Caffe's Python module")
-        output.write_json(
+        report.write_json(
             json_file,
             {
                 "file": options.file,
@@ -49,28 +69,28 @@ def examine(file=None, gpu=None):
         gpu: what ``caffe train --gpu`` is to be given.
 
     Returns:
-        A dict of facts about Caffe, a list of `doctor_environment.Finding`, and whether the file could be checked.
+        A dict of facts about Caffe, a list of `finding.Finding`, and whether the file could be checked.
 
     Raises:
         UserError: as `run`.
     """
     if file:
-        output.read_text(file)
-    facts, findings = doctor_environment.check_caffe()
-    if not doctor_environment.is_usable(findings):
+        read_text(file)
+    facts, findings = environment.check_caffe()
+    if not environment.is_usable(findings):
         return facts, findings, not file
-    gpus, place, in_file = doctor_environment.gpus_of(gpu) if gpu else [], {}, []
+    gpus, place, in_file = environment.gpus_of(gpu) if gpu else [], {}, []
     if file:
-        from pylayers.tools.doctor import nets as doctor_net
-        from pylayers.tools.doctor import rules as doctor_rules
+        from pylayers.tools.doctor.check import check
+        from pylayers.tools.doctor.read import read
 
-        read = doctor_net.read(file)
-        in_file = [*read.findings, *doctor_rules.check(read, gpu)]
+        nets = read(file)
+        in_file = [*nets.findings, *check(nets, gpu)]
         in_file.sort(key=lambda finding: (finding.file, finding.line or 0))
-        if not gpus and read.gpu is not None:
-            gpus, place = [read.gpu], {"file": file, "line": read.gpu_line}
+        if not gpus and nets.gpu is not None:
+            gpus, place = [nets.gpu], {"file": file, "line": nets.gpu_line}
     if gpus:
-        findings += doctor_environment.check_gpu(gpus, **place)
+        findings += environment.check_gpu(gpus, **place)
     return facts, findings + in_file, True
 
 

@@ -1,79 +1,33 @@
 """`pylayers doctor`: Caffe, its Python module, its GPU mode and CuPy. Needs none of them, nor NumPy."""
 
-import json
 import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import NamedTuple, Optional
 
-# An import, or building a net, that takes longer hangs.
-TIMEOUT = 120
+from pylayers.caffe_nets import child
+from pylayers.caffe_nets.child import fatal
+from pylayers.tools.doctor.finding import Finding, describe
+
 _PROBE = Path(__file__).with_name("probe.py")
 
 
-class Finding(NamedTuple):
-    """One thing that is wrong, and what to do about it."""
+def ask(do, *arguments, first=()):
+    """Has `probe` do something in a child process, with Caffe's log of it.
 
-    severity: str  # "error": it breaks, or does not do what it says; "warning": it may be meant
-    found: str
-    write: str  # the line to write instead, or the command to run; "" where what was found says it all
-    file: Optional[str] = None
-    line: Optional[int] = None
-    layer: Optional[str] = None
-    detail: str = ""  # a traceback
-    rule: str = ""
+    Args:
+        do: the name of the probe's function.
+        *arguments: of that function.
+        first: folders to search for modules first.
 
-
-class Answer(NamedTuple):
-    """What came of a request to the probe."""
-
-    found: Optional[dict]  # None where the process was ended
-    log: str  # all that it wrote to stdout and stderr
-    status: Optional[int]  # None where it hung
-
-    @property
-    def end(self):
-        """How the process ended, in words, where there is no answer."""
-        if self.status is None:
-            return f"does not come to an end within {TIMEOUT} s"
-        if self.status < 0:
-            return f"ends the process with {signal.Signals(-self.status).name}"
-        return f"ends the process with status {self.status}"
-
-
-def ask(**request):
-    """Has `pylayers.tools.doctor.probe` do something in a process of its own, with Caffe's log of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        question, answer, log = (Path(folder, name) for name in ("request.json", "answer.json", "log"))
-        question.write_text(json.dumps(request), encoding="utf-8")
-        with open(log, "wb") as written:
-            process = subprocess.Popen(
-                [sys.executable, _PROBE, question, answer],
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=written,
-                env={**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"},
-                start_new_session=True,
-            )
-            try:
-                status = process.wait(TIMEOUT)
-            except subprocess.TimeoutExpired:
-                status = None
-            finally:
-                if process.poll() is None:  # it hangs, or the user has had enough
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-        text = log.read_text(encoding="utf-8", errors="replace")
-        try:
-            return Answer(json.loads(answer.read_text(encoding="utf-8")), text, status)
-        except (FileNotFoundError, json.JSONDecodeError):
-            return Answer(None, text, status)
+    Returns:
+        A `child.Answer`.
+    """
+    return child.ask(
+        str(_PROBE), do, *arguments, first=first, timeout=child.TIMEOUT, GLOG_minloglevel="0", GLOG_logtostderr="1"
+    )
 
 
 # What a failed import of Caffe says: the rule, a pattern of the traceback or the log, what is wrong, what to do.
@@ -140,7 +94,7 @@ def check_caffe():
         A dict of facts for JSON, and a list with what is wrong; nothing else can be checked where `is_usable` is
         false of the latter.
     """
-    located, answer = ask(do="locate").found or _NOT_LOCATED, ask(do="environment")
+    located, answer = ask("locate").found or _NOT_LOCATED, ask("environment")
     facts = {"executable": sys.executable, "python": platform.python_version(), "folders": located["folders"]}
     facts.update({name: (answer.found or {}).get(name) for name in _FACTS})
     failure = import_failure(located, answer)
@@ -251,11 +205,11 @@ def check_gpu(gpus, **place):
         A list of findings.
     """
     for device in gpus:
-        answer = ask(do="gpu", device=device)
+        answer = ask("gpu", device)
         if answer.found is None:
             return [_gpu_failure(answer, device)._replace(**place)]
     caffe_cuda = answer.found["cuda"]
-    answer = ask(do="cupy", device=gpus[0])
+    answer = ask("cupy", gpus[0])
     finding = cupy_failure(answer, caffe_cuda)
     return [finding._replace(**place)] if finding else []
 
@@ -267,8 +221,8 @@ def _gpu_failure(answer, device):
             "GPU mode, but this Caffe is built for the CPU alone: it ends with 'Cannot use GPU in CPU-only Caffe'",
             "solver_mode: CPU and no --gpu, or build Caffe for CUDA with make CAFFE=--cuda",
         )
-    fatal = re.search(r"^F\d{4,8} [^\]]*\] (.*)", answer.log, re.MULTILINE)
-    says = f"Caffe says: {fatal[1]}" if fatal else f"caffe.set_device({device}) {answer.end}"
+    said = fatal(answer.log)
+    says = f"Caffe says: {said}" if said else f"caffe.set_device({device}) {answer.end}"
     return _error(
         "gpu-device", f"GPU {device} cannot be used: {says}", "a GPU that nvidia-smi lists, or solver_mode: CPU"
     )
@@ -308,18 +262,79 @@ def cupy_failure(answer, caffe_cuda):
     return Finding("warning", f"{what}; in GPU mode Python losses run on the CPU", write, detail=text, rule=rule)
 
 
-RULES = (
-    "caffe-missing",
-    "caffe-other-python",
-    "caffe-library",
-    "caffe-protobuf",
-    "caffe-numpy",
-    "caffe-dependency",
-    "caffe-import",
-    "python-layers",
-    "cpu-only-caffe",
-    "gpu-device",
-    "cupy-missing",
-    "cupy-cuda",
-    "cupy-device",
+describe(
+    "Caffe and its Python module",
+    {
+        "caffe-missing": """
+            What: this Python finds no Caffe, or finds something else of that name.
+            Why: without pycaffe no net can be built from Python, nor a Python layer run.
+            Write: run ``make`` in the clone of pylayers, or use the Python in which ``import caffe`` works.
+        """,
+        "caffe-other-python": """
+            What: Caffe's module is built for another version of Python.
+            Why: it brings that version's library along; two interpreters in one process end in errors that do not say
+            so.
+            Write: run the Python that Caffe is built for, or build pycaffe for this one.
+        """,
+        "caffe-library": """
+            What: a shared library that Caffe needs is not found.
+            Why: the dynamic linker looks in the system's folders, in LD_LIBRARY_PATH and in the binary's run path.
+            Write: ``LD_LIBRARY_PATH=...`` in the environment, or install the library's package.
+        """,
+        "caffe-protobuf": """
+            What: Python's protobuf and the protoc or libprotobuf that Caffe is built with do not fit.
+            Why: Caffe's Python files are made by protoc, and a protobuf that is much newer or older refuses them.
+            Write: ``pip install 'protobuf>=4.21,<4.22'`` for protoc 3.21, or build Caffe again.
+        """,
+        "caffe-numpy": """
+            What: Caffe's module is built with the headers of another NumPy.
+            Why: NumPy 2 does not load modules that were built for NumPy 1.
+            Write: build pycaffe again, with this NumPy's headers first.
+        """,
+        "caffe-dependency": """
+            What: a Python package that pycaffe imports is missing.
+            Why: ``import caffe`` itself imports scikit-image, six and protobuf.
+            Write: ``pip install -r docker/requirements.txt`` in the clone of pylayers.
+        """,
+        "caffe-import": """
+            What: ``import caffe`` fails in another way, hangs, or ends the process.
+            Why: the finding shows what Python and Caffe wrote.
+            Write: build Caffe again, if the message does not tell.
+        """,
+        "python-layers": """
+            What: a Caffe that is built without Python layers.
+            Why: it does not know ``type: "Python"``.
+            Write: CMake's ``-DBUILD_python_layer=ON``, or make's ``WITH_PYTHON_LAYER := 1``.
+        """,
+    },
+)
+describe(
+    "GPU mode and CuPy",
+    {
+        "cpu-only-caffe": """
+            What: GPU mode is wanted, and this Caffe is built for the CPU alone.
+            Why: it ends with "Cannot use GPU in CPU-only Caffe".
+            Write: ``solver_mode: CPU`` and no ``--gpu``, or build Caffe for CUDA.
+        """,
+        "gpu-device": """
+            What: Caffe cannot use a GPU that is asked for.
+            Why: there is none of that number, or the driver does not fit.
+            Write: a GPU that nvidia-smi lists, or ``solver_mode: CPU``.
+        """,
+        "cupy-missing": """
+            What: GPU mode without CuPy.
+            Why: the losses then run on the CPU, with the same results, and copy their blobs.
+            Write: ``pip install cupy-cuda12x``, or ``cupy-cuda13x`` where Caffe's CUDA is 13.
+        """,
+        "cupy-cuda": """
+            What: CuPy is for another CUDA than Caffe, or cannot be imported.
+            Why: two CUDA runtimes of different versions do not share memory.
+            Write: ``pip install`` the CuPy of Caffe's CUDA, and uninstall any other.
+        """,
+        "cupy-device": """
+            What: CuPy finds no GPU that it can use, or does not compute there.
+            Why: the driver may be older than CuPy's CUDA, or the compiler for its kernels is missing.
+            Write: a driver as new as CuPy's CUDA, or the CuPy of Caffe's CUDA.
+        """,
+    },
 )

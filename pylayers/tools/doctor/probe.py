@@ -1,17 +1,15 @@
 """What `pylayers doctor` tries out in a process of its own: imports, classes, nets. Any of it may end the process.
 
-Run as a script: ``python doctor_probe.py REQUEST.json ANSWER.json``. Its module path is that of `caffe train`:
-PYTHONPATH and the installed packages, without the current folder. It writes no answer where the process is ended.
+`environment.ask` calls its functions in a child process. Their module path is that of `caffe train`: PYTHONPATH and the
+installed packages, without the current folder. So nothing of the kit is imported above, as it may not be there.
 """
 
 import glob
 import importlib
 import importlib.util
 import inspect
-import json
 import os
 import re
-import resource
 import sys
 import traceback
 
@@ -22,13 +20,8 @@ CALLED = {
     "forward": ("bottom", "top"),
     "backward": ("top", "propagate_down", "bottom"),
 }
-# What LossLayer calls of its subclasses.
-CALLED_BY_LOSS_LAYER = {
-    "forward_cpu": ("bottom", "top"),
-    "backward_cpu": ("loss_weight", "propagate_down", "bottom"),
-    "forward_gpu": ("bottom", "top"),
-    "backward_gpu": ("top", "propagate_down", "bottom"),
-}
+# What LossLayer calls of its subclasses; their parameters are read from LossLayer itself.
+CALLED_BY_LOSS_LAYER = ("forward_cpu", "backward_cpu", "forward_gpu", "backward_gpu")
 # What ArrayLossLayer calls of its subclasses, with xp and the bottoms: each with those of its methods that lead to it.
 CALLED_BY_ARRAY_LOSS_LAYER = {"loss": ("forward", "forward_cpu"), "gradients": ("backward", "backward_cpu")}
 
@@ -203,14 +196,12 @@ def _describe(kind, param_strs):
     }
     if is_loss_layer:
         # forward_cpu is not called where a subclass has a forward of its own, and so for the others.
-        for name, parameters in CALLED_BY_LOSS_LAYER.items():
-            caller = name.partition("_")[0]
+        for name in CALLED_BY_LOSS_LAYER:
+            caller, parameters = name.partition("_")[0], _parameters(loss_layer, name)
             if _owner(kind, caller) is loss_layer:
                 found["methods"][name] = _method(kind, name, parameters, loss_layer if name.endswith("cpu") else None)
-        if _owner(kind, "reshape") is loss_layer:
-            # LossLayer itself says what it is called with; it need not be there.
-            parameters = tuple(inspect.signature(loss_layer.check_shapes).parameters)[1:]
-            found["methods"]["check_shapes"] = _method(kind, "check_shapes", parameters)
+        if _owner(kind, "reshape") is loss_layer:  # check_shapes need not be there
+            found["methods"]["check_shapes"] = _method(kind, "check_shapes", _parameters(loss_layer, "check_shapes"))
         found["methods"].update(_array_methods(kind, loss_layer))
         found["bottoms"] = [*kind.BOTTOMS, *kind.OPTIONAL_BOTTOMS]
         found["constants"] = list(kind.CONSTANTS)
@@ -267,6 +258,11 @@ def _method(kind, name, expected, abstract=None, optional=0, misplaced=None):
     return {"problem": "parameters" if wrong else None, "found": found, "at": at, "expected": expected}
 
 
+def _parameters(kind, name):
+    """The names of a method's parameters after self."""
+    return tuple(inspect.signature(getattr(kind, name)).parameters)[1:]
+
+
 def _owner(kind, name):
     return next((base for base in kind.__mro__ if name in vars(base)), None)
 
@@ -304,23 +300,3 @@ def _param_str_error(kind, text):
     except (TypeError, ValueError) as error:
         return str(error)
     return None
-
-
-def main():
-    """Does what the request asks, and writes the answer."""
-    del sys.path[0]  # this script's folder
-    with open(sys.argv[1], encoding="utf-8") as file:
-        request = json.load(file)
-    sys.path[:0] = request.pop("path", [])
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # where Caffe aborts: no core file
-    work = {function.__name__: function for function in (locate, environment, gpu, cupy, classes, net)}[
-        request.pop("do")
-    ]
-    answer = json.dumps(work(**request))
-    with open(sys.argv[2], "w", encoding="utf-8") as file:
-        file.write(answer)
-    os._exit(0)  # threads or exit handlers of a user's module must not hold it up
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,143 @@
+"""Work done in a child process, since Caffe ends the process where a net is wrong; and Caffe's last words.
+
+The child is a new Python, and no fork of this one: a fork beside threads, of the BLAS or of the losses, can hang.
+"""
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from pylayers.caffe_nets.child_main import AT_WORK, MISTAKE
+from pylayers.errors import UserError
+
+# An import, or building a net, that takes longer hangs. In seconds.
+TIMEOUT = 120
+_SCRIPT = Path(__file__).with_name("child_main.py")
+
+
+class Answer(NamedTuple):
+    """What came of a request to a child process.
+
+    Attributes:
+        found: what the function returned; None where the process ended without an answer.
+        log: all that the process wrote to stdout and stderr.
+        status: its exit status, negative for a signal; None where it hung.
+        timeout: the seconds that it had; None for any.
+    """
+
+    found: Any
+    log: str
+    status: Optional[int]
+    timeout: Optional[float] = TIMEOUT
+
+    @property
+    def end(self):
+        """How the process ended, in words, where there is no answer."""
+        if self.status is None:
+            return f"does not come to an end within {self.timeout} s"
+        if self.status < 0:
+            return f"ends the process with {signal.Signals(-self.status).name}"
+        return f"ends the process with status {self.status}"
+
+
+def ask(module, function, *arguments, first=(), path=None, timeout=None, **environment):
+    """Calls a function in a child process.
+
+    Args:
+        module: the module's name, or the absolute path of its file.
+        function: the name of a function in it.
+        *arguments: its arguments, which are pickled, as is what it returns.
+        first: folders to put before the child's module path.
+        path: the child's whole module path; by default what its PYTHONPATH and its packages make it, as for
+            ``caffe train``, without the current folder.
+        timeout: seconds after which the child is taken to hang, and ended; none by default.
+        **environment: variables that the child has beside those of this process.
+
+    Returns:
+        An `Answer`.
+    """
+    request = {"path": path, "first": list(first), "module": module, "function": function, "arguments": arguments}
+    with tempfile.TemporaryDirectory() as folder:
+        question, answer, log = (Path(folder, name) for name in ("request", "answer", "log"))
+        question.write_bytes(pickle.dumps(request))
+        status = run_child(question, answer, log, timeout, environment)
+        found = pickle.loads(answer.read_bytes()) if status == 0 and answer.exists() else None
+        return Answer(found, log.read_text(encoding="utf-8", errors="replace"), status, timeout)
+
+
+def run_child(question, answer, log, timeout, environment):
+    """Runs the child process, all files given; returns its exit status, or None where it hung."""
+    with open(log, "wb") as written:
+        process = subprocess.Popen(
+            [sys.executable, _SCRIPT, question, answer],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:  # it hangs, or the user has had enough
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def call(function, *arguments, name):
+    """Calls a function of the kit in a child process that has this process's module path.
+
+    Args:
+        function: a function of a module.
+        *arguments: see `ask`.
+        name: what the function handles, such as a file. It begins the error message, unless the function has said
+            with `child_main.at` what it is at.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        UserError: the function raised an exception or ended the process; the message is the reason, in one line.
+    """
+    answer = ask(function.__module__, function.__qualname__, *arguments, path=sys.path)
+    if answer.status:
+        raise UserError(_mistake(answer.log) or f"{_at_work(answer.log) or name}: {reason(answer.log, answer.status)}")
+    return answer.found
+
+
+def _mistake(log):
+    """The mistake of a user's that the child reports, or None."""
+    return next((line[len(MISTAKE) :] for line in log.splitlines() if line.startswith(MISTAKE)), None)
+
+
+def _at_work(log):
+    """What the child said last that it is at, or None."""
+    said = [line[len(AT_WORK) :] for line in log.splitlines() if line.startswith(AT_WORK)]
+    return said[-1] if said else None
+
+
+def fatal(log):
+    """What Caffe says when it ends the process, by its log; None where it does not."""
+    match = re.search(r"^F\d{4,8} [^\]]*\] (.*)", log, re.MULTILINE)
+    return match and re.sub(r" \(known types: .*", "", match[1].strip())
+
+
+def reason(log, status):
+    """The line that says why a process ended, of what it wrote to stderr."""
+    said = fatal(log)
+    if said:
+        return f"Caffe says: {said}"
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(AT_WORK)]
+    # The first exception is the cause: Boost.Python prints it, and raises a SystemError that says less.
+    for line in lines:
+        if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line):
+            return line
+    return f"Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")

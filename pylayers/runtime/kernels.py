@@ -1,0 +1,105 @@
+"""The CUDA kernels of a loss: their source, their structs as ctypes classes, and what launches them."""
+
+import ctypes
+import functools
+import math
+import re
+from pathlib import Path
+
+from pylayers.runtime import geometry, gpu
+
+NAMES = ("forward", "backward")
+_COMMON = Path(__file__).with_name("common.cu")
+_TYPES = {
+    "float": ctypes.c_float,
+    "double": ctypes.c_double,
+    "long long": ctypes.c_longlong,
+    "unsigned int": ctypes.c_uint,
+}
+
+
+class Kernels:
+    """The kernels ``forward`` and ``backward`` of one loss, each with one argument, a ``struct Params``.
+
+    Sizes and numbers that Python and CUDA share stand in Python, and reach the kernels as macros. Structs stand in the
+    CUDA source, and Python reads their fields there. So nothing is written twice.
+
+    Attributes:
+        path: of the file with the kernels. ``common.cu`` comes before it.
+        macros: what every variant of these kernels is compiled with, a dict from name to int.
+    """
+
+    def __init__(self, path, constants=None):
+        self.path = Path(path)
+        self.macros = {**geometry.SIZES, **(constants or {})}
+
+    @functools.cached_property
+    def source(self):
+        """The CUDA C, without the macros."""
+        text = "".join(path.read_text(encoding="utf-8") for path in (_COMMON, self.path))
+        # CuPy writes it to a file in the locale's encoding, which may lack what stands in the comments.
+        return text.encode("ascii", "ignore").decode("ascii")
+
+    def options(self, variant):
+        """The options of the CUDA compiler for a variant, pairs of macro and value."""
+        return tuple(f"-D{name}={value}" for name, value in {**self.macros, **dict(variant)}.items())
+
+    @functools.cached_property
+    def params(self):
+        """The ctypes class of ``struct Params``."""
+        return self.struct("Params")
+
+    def struct(self, name):
+        """The ctypes class of a struct of the source, whose fields are numbers, pointers, or arrays of numbers."""
+        (body,) = re.findall(rf"^struct {name} \{{\n(.*?)^\}};", self.source, re.DOTALL | re.MULTILINE)
+        fields = []
+        for line in body.splitlines():
+            pattern = r"  (?:const |volatile )?([\w ]+?)(\*)? (\w+)(?:\[([\w *]+)\])?;\s*(?://.*)?"
+            kind, pointer, field, length = re.fullmatch(pattern, line).groups()
+            number = ctypes.c_void_p if pointer else _TYPES[kind]
+            if length:
+                number *= math.prod(self.macros[factor] for factor in length.split(" * "))
+            fields.append((field, number))
+        return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+class Launcher:
+    """A loss's kernels on one GPU, which is current in each call, with the Params and the scratch of one layer.
+
+    Attributes:
+        processors: the number of the GPU's multiprocessors.
+        plan: a `Plan`, how the kernels are launched.
+        shapes: the bottoms' shapes that the plan is for; None at first.
+    """
+
+    def __init__(self, kernels, device, pointers):
+        self._kernels, self._device = kernels, device
+        self.processors = gpu.backend.processors(device)
+        self.plan = self.shapes = None
+        size = ctypes.sizeof(kernels.struct("Scratch"))
+        self._scratch = gpu.backend.array([0.0] * (size // ctypes.sizeof(ctypes.c_double)))
+        self._always = {**pointers, "scratch": self._scratch.data.ptr}
+        fields = kernels.params._fields_
+        self._changing = [name for name, kind in fields if kind is ctypes.c_void_p and name not in self._always]
+
+    def set(self, plan, shapes):
+        """Makes ready for other shapes."""
+        self.plan = plan
+        # A new struct is safe: kernels already queued copied the old one when they were launched.
+        self._params = self._kernels.params(**plan.fields, **self._always)
+        self._argument = ctypes.c_void_p(ctypes.addressof(self._params))
+        variant = tuple(sorted(plan.macros.items()))
+        self._functions = {name: gpu.backend.function(self._device, self._kernels, variant, name) for name in NAMES}
+        self.shapes = shapes
+
+    def launch(self, name, pointers):
+        """Starts a kernel.
+
+        Args:
+            name: "forward" or "backward".
+            pointers: addresses, by the fields of Params; the other fields that are pointers become 0.
+        """
+        for field in self._changing:
+            setattr(self._params, field, pointers.get(field))
+        address = ctypes.addressof(self._argument)
+        gpu.backend.launch(self._functions[name], self.plan.blocks, self.plan.threads, address)

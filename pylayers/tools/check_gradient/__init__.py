@@ -1,0 +1,115 @@
+"""`pylayers check-gradient`: a layer's backward held against differences of its forward."""
+
+import os
+import sys
+
+from pylayers.caffe_facts import GRADIENT_CHECKER
+from pylayers.errors import UserError
+from pylayers.tools import arguments
+
+HELP = "hold a layer's backward against differences of its forward"
+EXAMPLE = """\
+example:
+  pylayers check-gradient my_losses:FocalLossLayer --bottom 4,10 --bottom 4 --labels 1:10 --param-str '{"gamma": 2}'
+  pylayers check-gradient InnerProduct --bottom 4,10 \\
+      --params 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } }'
+  pylayers check-gradient --net net.prototxt --layer loss --phase train
+
+exit status: 0 where the gradient is right, 1 where not, 2 for a layer or bottoms that cannot be used"""
+
+
+def add_arguments(parser):
+    """The command's arguments."""
+    parser.add_argument("subject", nargs="?", metavar="LAYER", help="module:Class, or a type of Caffe's own")
+    parser.add_argument(
+        "--bottom", type=arguments.shape, action="append", metavar="SHAPE", help="of each bottom, such as 4,10"
+    )
+    parser.add_argument(
+        "--labels",
+        type=arguments.labels_of_bottom,
+        action="append",
+        default=[],
+        metavar="INDEX:CLASSES",
+        help="a bottom that holds labels",
+    )
+    parser.add_argument(
+        "--constant",
+        type=arguments.whole,
+        action="append",
+        default=[],
+        metavar="INDEX",
+        help="a bottom without a gradient",
+    )
+    parser.add_argument("--param-str", default="", metavar="TEXT", help="of a Python layer")
+    parser.add_argument("--params", default="", metavar="TEXT", help="more fields of the layer, as prototxt text")
+    parser.add_argument(
+        "--net",
+        metavar="FILE",
+        help="take the layer, and its bottoms' values, from this net; its inputs are filled with random numbers",
+    )
+    parser.add_argument("--layer", metavar="NAME", help="the layer's name in that net")
+    parser.add_argument("--loss-weight", type=arguments.finite, metavar="X", help="the first top's diff (default: 0.3)")
+    numbers = {
+        "step": (arguments.above_zero, "relative to the root mean square of a blob"),
+        "threshold": (arguments.above_zero, "what a derivative may be off, of the blob's largest"),
+        "kink": (arguments.finite, "where forward may have a kink"),
+        "kink_range": (arguments.finite, "how near to it values are skipped; negative for no kink"),
+        "seed": (arguments.whole, "of all random numbers"),
+    }
+    for name, (kind, text) in numbers.items():
+        option, default = f"--{name.replace('_', '-')}", GRADIENT_CHECKER[name]
+        parser.add_argument(option, type=kind, default=default, metavar="X", help=f"{text} (default: %(default)g)")
+    arguments.add_phase(parser)
+
+
+def run(options):
+    """Runs the command.
+
+    Args:
+        options: what `add_arguments` asks for.
+
+    Returns:
+        The exit status: 0 where the gradient is right, 1 where not.
+
+    Raises:
+        UserError: there is no such layer, Caffe refuses it or its bottoms, or every derivative is 0.
+    """
+    from pylayers.caffe_nets import child
+    from pylayers.gradient_check import ALL_ZERO
+
+    if not (options.subject or (options.net and options.layer)):
+        raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
+    sys.path.insert(0, os.getcwd())  # a user's module lies where the command is typed
+    report = child.call(check, options, name=options.layer or options.subject)
+    if report.passed and all(result.worst == ALL_ZERO for result in report.results):
+        raise UserError("nothing is proven: every derivative is 0 for these values and this loss weight")
+    print(report)
+    return 0 if report.passed else 1
+
+
+def check(options):
+    """Checks the layer that the options name; in a child process, as Caffe ends the process for a wrong layer.
+
+    Returns:
+        A `pylayers.gradient_check.Report`.
+
+    Raises:
+        UserError: the layer or its bottoms cannot be used.
+    """
+    from pylayers.caffe_nets.read import PHASES
+    from pylayers.gradient_check import NothingToCheckError, check_gradient
+    from pylayers.tools.check_gradient.layers import by_name, in_net
+
+    layer, bottoms = in_net(options) if options.net and options.layer else by_name(options)
+    same = ("loss_weight", *GRADIENT_CHECKER)
+    try:
+        return check_gradient(
+            layer,
+            bottoms,
+            labels=dict(options.labels),
+            constants=options.constant,
+            phase=PHASES[options.phase],
+            **{name: getattr(options, name) for name in same},
+        )
+    except NothingToCheckError as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,65 @@
+"""What the inputs of two nets are filled with: random numbers, labels where a net takes labels, or an HDF5 file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pylayers.caffe_nets.labels import Label, draw, find_labels, kits_class, merge
+from pylayers.caffe_nets.text import quoted
+from pylayers.errors import UserError
+from pylayers.runtime.optional import need
+
+
+def of_inputs(pair, loaded, settings):
+    """The values of the nets' input blobs.
+
+    Standard normal numbers, but for labels and for weights, which are positive; or what the HDF5 file holds.
+
+    Args:
+        pair: two NetParameters.
+        loaded: the nets, whose inputs have the same names and shapes.
+        settings: `pylayers.tools.compare.Settings`.
+
+    Returns:
+        A dict from blob to array.
+
+    Raises:
+        UserError: --labels or the HDF5 file do not fit the nets.
+    """
+    shapes = {name: tuple(loaded[0].blobs[name].shape) for name in loaded[0].inputs}
+    given = {blob: Label(classes, None) for blob, classes in settings.labels}
+    for blob in given:
+        if blob not in shapes:
+            raise UserError(f'--labels names the blob "{blob}", which is no input; the inputs are {quoted(shapes)}')
+    if settings.data is not None:
+        return _from_hdf5(settings.data, shapes)
+    found = {**merge(*(find_labels(param.layer, net) for param, net in zip(pair, loaded))), **given}
+    random = np.random.default_rng(settings.seed)
+    weights = {layer.bottom[2] for param in pair for layer in param.layer if kits_class(layer) and layer.bottom[2:]}
+    drawn = {}
+    for name, shape in shapes.items():
+        if name in found:
+            drawn[name] = draw(random, shape, found[name])
+        else:
+            drawn[name] = random.standard_normal(shape)
+            if name in weights:
+                drawn[name] = np.abs(drawn[name])
+    return drawn
+
+
+def _from_hdf5(path, shapes):
+    h5py = need("h5py", "demo")
+    try:
+        with h5py.File(path, "r") as file:
+            values = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    except OSError as error:
+        reason = "it is no HDF5 file" if Path(path).is_file() else error.strerror or "there is no such file"
+        raise UserError(f"cannot read {path}: {reason}") from None
+    if values.keys() != shapes.keys():
+        raise UserError(f"{path} holds the data sets {quoted(values)}; the nets' inputs are {quoted(shapes)}")
+    for name, value in values.items():
+        if np.shape(value) != shapes[name]:
+            raise UserError(f'"{name}" in {path} has shape {np.shape(value)}; the nets\' input has {shapes[name]}')
+        if not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise UserError(f'"{name}" in {path} holds {np.asarray(value).dtype}, and no numbers')
+    return values

@@ -1,0 +1,105 @@
+"""`pylayers doctor`: what Caffe says when it builds a net, in a child process."""
+
+import difflib
+import os
+import re
+
+import caffe
+from caffe.proto import caffe_pb2
+
+from pylayers.caffe_facts import WITH_OPENCV
+from pylayers.caffe_nets.build import written
+from pylayers.caffe_nets.child import reason
+from pylayers.caffe_nets.read import PHASES
+from pylayers.tools.doctor.environment import ask
+from pylayers.tools.doctor.finding import Finding, describe
+
+describe(
+    "The net as a whole",
+    {
+        "build": """
+            What: a net that Caffe cannot build, where no other rule found why.
+            Why: it is checked last, with Caffe itself in a child process; the finding has Caffe's last words, the layer
+            that it was at, and the traceback of a Python layer.
+            Write: what the message asks for.
+        """
+    },
+)
+
+
+def build(net, path):
+    """Has Caffe build a net in a child process.
+
+    Args:
+        net: a `Net`; its shapes are set where it can be built.
+        path: folders to search for modules first.
+
+    Returns:
+        A list with one `Finding` at most: what Caffe says, at the layer that it was at.
+    """
+    param = caffe_pb2.NetParameter()
+    param.CopyFrom(net.param)
+    del param.layer[:]
+    param.layer.extend(layer for layer in net.param.layer if layer.type != "HDF5Output")  # it would empty its file
+    with written(param) as file:
+        answer = ask("net", file, PHASES[net.phase], param.state.level, first=path)
+    if answer.found and "shapes" in answer.found:
+        net.shapes = {name: tuple(shape) for name, shape in answer.found["shapes"].items()}
+        return []
+    says, traceback = _last_words(answer)
+    layer = _at_work(net, answer.log)
+    finding = Finding(
+        "error",
+        f"Caffe cannot build the net: {says}",
+        _remedy(says, layer),
+        net.path,
+        layer.field.line if layer else None,
+        layer.param.name if layer else None,
+        traceback,
+        rule="build",
+    )
+    return [finding]
+
+
+def _last_words(answer):
+    """What the probe's `net` ended with, in a line, and the traceback, "" for none."""
+    logged = re.search(rf"{_TRACEBACK}(?:{_CHAIN}{_TRACEBACK})*", answer.log, re.MULTILINE | re.DOTALL)
+    logged = logged[0] if logged else ""
+    if answer.found:
+        # Where a layer cannot be made Boost.Python prints the exception, and raises a SystemError that says less.
+        if logged and answer.found["error"].startswith("SystemError"):
+            return logged.splitlines()[-1], logged
+        return answer.found["error"], answer.found["traceback"]
+    return reason(answer.log, answer.status) if answer.status else f"it {answer.end}", logged
+
+
+_TRACEBACK = r"^Traceback \(most recent[^\n]*\n.*?^\w[^\n]*$"
+_CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\n"
+
+
+def _remedy(says, layer):
+    """What to write where it is plain from what Caffe says; else nothing."""
+    unknown = re.search(r"Unknown layer type: (\w+)", says)
+    if unknown:
+        if unknown[1] in WITH_OPENCV:
+            return "a Caffe that is built with OpenCV, make CAFFE=--with-opencv"
+        near = difflib.get_close_matches(unknown[1], list(caffe.layer_type_list()), n=1)
+        return f'type: "{near[0]}"' if near else ""
+    for _, value in layer.param.ListFields() if layer else ():
+        source = getattr(value, "source", "")
+        if source and not os.path.exists(source):
+            return f'source: "a file or database that is there": there is no {source} here, in {os.getcwd()}'
+    return ""
+
+
+def _at_work(net, log):
+    """The layer that Caffe was at when it ended, by its log; None where that does not say."""
+    names = {layer.param.name: index for index, layer in enumerate(net.layers)}
+    at = 0
+    for verb, name in re.findall(r"net\.cpp:\d+\] (Creating Layer|Setting up) (.*)", log):
+        if name in names:  # and no split that Caffe has put in
+            at = names[name] + (verb == "Setting up")
+    # Before it makes any layer Caffe looks for blobs that nobody makes, and names who wants them.
+    for name in re.findall(r"^F.*Unknown bottom blob .* \(layer '(.*)', bottom", log, re.MULTILINE):
+        at = names.get(name, at)
+    return net.layers[at] if at < len(net.layers) else None

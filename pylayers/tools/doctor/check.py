@@ -1,0 +1,40 @@
+"""`pylayers doctor`: the nets of a file, held against all rules."""
+
+from pylayers.tools.doctor import rules  # noqa: F401, it registers them
+from pylayers.tools.doctor.build import build
+from pylayers.tools.doctor.finding import RULES
+from pylayers.tools.doctor.modules import import_modules
+
+
+def check(read, gpus):
+    """Checks the nets of a file: by the rules and then, where these find no error, by building them with Caffe.
+
+    Args:
+        read: from `read.read`.
+        gpus: what ``--gpu`` says, or None.
+
+    Returns:
+        A list of findings, each once.
+    """
+    phases = {}  # of each finding, to say once what is wrong in both
+    modules, path = import_modules(read.nets)
+    for net in read.nets:
+        net.modules, net.gpus = modules, gpus
+        found = _apply(net, needs_shapes=False)
+        if not any(finding.severity == "error" for finding in found):
+            found += build(net, path)
+        if net.shapes is not None:
+            found += _apply(net, needs_shapes=True)
+        for finding in found:
+            phases.setdefault(finding, set()).add(net.phase)
+    return [
+        finding._replace(found=f"{finding.found}, in phase {max(where).upper()}")
+        if finding.rule == "build" and where != {net.phase for net in read.nets}
+        else finding
+        for finding, where in phases.items()
+    ]
+
+
+def _apply(net, needs_shapes):
+    checks = [rule.check for rule in RULES.values() if rule.check and rule.needs_shapes == needs_shapes]
+    return [finding for check in checks for finding in check(net)]

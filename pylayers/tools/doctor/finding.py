@@ -1,0 +1,58 @@
+"""What `pylayers doctor` finds, and the registry of the rules by which it does."""
+
+import functools
+import inspect
+from typing import Callable, NamedTuple, Optional
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong, and what to do about it."""
+
+    severity: str  # "error": it breaks, or does not do what it says; "warning": it may be meant
+    found: str
+    write: str  # the line to write instead, or the command to run; "" where what was found says it all
+    file: Optional[str] = None
+    line: Optional[int] = None
+    layer: Optional[str] = None
+    detail: str = ""  # a traceback
+    rule: str = ""
+
+
+class Rule(NamedTuple):
+    """A rule. Its text says what it finds, why that is wrong, and what to write: docs/doctor.md is made of it."""
+
+    topic: str
+    text: str
+    check: Optional[Callable] = None  # from a `net.Net` to findings; None where doctor finds it in another way
+    needs_shapes: bool = False
+
+
+RULES = {}  # all rules, by name
+
+
+def rule(topic, needs_shapes=False):
+    """The decorator of a rule: a function from a `net.Net` that yields findings; its name is the rule's.
+
+    Args:
+        topic: the section that the rule stands in.
+        needs_shapes: whether it asks for blobs' shapes, which are known where the net could be built.
+    """
+
+    def decorate(function):
+        name = function.__name__.replace("_", "-")
+
+        @functools.wraps(function)
+        def check(net):
+            for finding in function(net):
+                yield finding._replace(rule=name)
+
+        RULES[name] = Rule(topic, inspect.cleandoc(function.__doc__), check, needs_shapes)
+        return check
+
+    return decorate
+
+
+def describe(topic, texts):
+    """Registers rules that are no functions: `texts` is a dict from name to text."""
+    for name, text in texts.items():
+        RULES[name] = Rule(topic, inspect.cleandoc(text))

@@ -1,0 +1,61 @@
+"""`pylayers doctor`: the modules of a net's Python layers, imported as the caffe command would."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from pylayers.tools.doctor.environment import ask
+
+
+class Module(NamedTuple):
+    """What the probe says of a module of Python layers."""
+
+    imported: bool
+    names: list  # all that it has
+    classes: dict  # from class to what is known of it, see `probe`
+    failure: str  # why it is not imported, in a line
+    detail: str  # the traceback
+    folder: str  # where it was found, if that is not where Caffe would search
+
+
+def import_modules(all_nets):
+    """Imports the modules of all Python layers, each in a process of its own.
+
+    Returns:
+        A dict from name to `Module`, and the folders to search first so that all that are there are found.
+    """
+    wanted, folders = {}, {}
+    for net in all_nets:
+        for layer in net.python_layers():
+            param = layer.param.python_param
+            wanted.setdefault(param.module, {}).setdefault(param.layer, set()).add(param.param_str)
+            # Where users put their modules: here, and beside the net.
+            folders.setdefault(param.module, {})[os.getcwd()] = None
+            folders[param.module][str(Path(net.path).resolve().parent)] = None
+    modules = {}
+    for name, layers in wanted.items():
+        layers = {layer: sorted(param_strs) for layer, param_strs in layers.items()}
+        modules[name] = _import_module(name, layers, list(folders[name]))
+    return modules, sorted({module.folder for module in modules.values() if module.folder})
+
+
+def _import_module(name, layers, folders):
+    if not name:
+        return Module(False, [], {}, "python_param names no module", "", "")
+    answer = ask("classes", name, layers)
+    missing = (answer.found or {}).get("missing")
+    folder = ""
+    if missing and missing.split(".")[0] == name.split(".")[0]:
+        pattern = str(Path(*name.split(".")))
+        places = [each for each in folders for end in _MODULE_FILES if list(Path(each).glob(pattern + end))]
+        folder = next(iter(places), "")
+        if folder:
+            answer = ask("classes", name, layers, first=[folder])
+    if answer.found is None:
+        return Module(False, [], {}, f"its import {answer.end}", answer.log.strip(), folder)
+    if "traceback" in answer.found:
+        return Module(False, [], {}, answer.found["error"], answer.found["traceback"].strip(), folder)
+    return Module(True, answer.found["names"], answer.found["classes"], "", "", folder)
+
+
+_MODULE_FILES = (".py", "/__init__.py", "*.so")

@@ -1,0 +1,147 @@
+"""`pylayers doctor`: the nets that a file stands for, a net or a solver."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+from pylayers.caffe_nets.prototxt_lines import fields_of
+from pylayers.caffe_nets.read import PHASES
+from pylayers.caffe_nets.text import read_text
+from pylayers.errors import UserError
+from pylayers.tools.doctor.finding import Finding, describe
+from pylayers.tools.doctor.net import Net
+from pylayers.tools.doctor.solver import settings
+
+_SOLVER_FIELDS = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
+_NET_FIELDS = set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name)
+
+describe(
+    "The solver",
+    {
+        "solver-net": """
+            What: a solver that names no train net or several, or a net that is not where Caffe looks for it.
+            Why: Caffe opens the path from the folder that it is started in, wherever the solver lies.
+            Write: ``net: "..."``, the path from the folder that you call caffe in.
+        """,
+        "solver-settings": """
+            What: a setting that Caffe refuses, such as no ``lr_policy``, or that makes nothing learn.
+            Why: Caffe ends at the start or, for some settings, after the training, when what was learnt is lost.
+            Write: the setting that the finding names.
+        """,
+    },
+)
+
+
+class Read(NamedTuple):
+    """What a file stands for."""
+
+    nets: list
+    findings: list
+    gpu: Optional[int]  # the GPU that the solver names, where it says solver_mode: GPU
+    gpu_line: Optional[int]
+
+
+def read(path):
+    """Reads a net or a solver.
+
+    Returns:
+        A `Read`.
+
+    Raises:
+        UserError: it, or a net that it names, cannot be read or parsed.
+    """
+    text = read_text(path)
+    field = fields_of(text)
+    names = {each.name for each in field.fields}
+    if not names & (_SOLVER_FIELDS - _NET_FIELDS):
+        return _read_net(path, text, field)
+    return _Solver(path, _parse(path, text, caffe_pb2.SolverParameter()), field).read()
+
+
+def _read_net(path, text, field):
+    param = _parse(path, text, caffe_pb2.NetParameter())
+    if not param.layer and not param.layers:
+        raise UserError(f"{path} is no net and no solver: it has no layer")
+    both = [Net(path, phase, param, field) for phase in PHASES]
+    # What is made for one phase alone, such as a train_net, is not whole in the other.
+    return Read([net for net in both if net.is_whole] or both[:1], [], None, None)
+
+
+def _parse(path, text, message):
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        line = error.GetLine()
+        place = f"{path}:{line}" if line else path
+        what = re.sub(r"^\d+:\d+ : ", "", str(error))
+        raise UserError(f"{place}: {what}") from None
+
+
+class _Solver:
+    """The nets of a solver, as Caffe's Solver::InitTrainNet and InitTestNets find them."""
+
+    def __init__(self, path, param, field):
+        self.path, self.param, self.field = path, param, field
+        self.findings = []
+
+    def read(self):
+        """The solver as a `Read`."""
+        param = self.param
+        sources = {name: param.HasField(name) for name in ("net", "net_param", "train_net", "train_net_param")}
+        given = [name for name, is_given in sources.items() if is_given]
+        if len(given) != 1:
+            self._error("solver-net", self.field, f"Caffe takes one train net, found {given or 'none'}", 'net: "..."')
+            return self._result([])
+        found = [self._net(given[0], 0, "train", param.train_state)]
+        tests = [("test_net_param", index) for index in range(len(param.test_net_param))]
+        tests += [("test_net", index) for index in range(len(param.test_net))]
+        if given[0] in ("net", "net_param"):
+            tests += [(given[0], 0)] * (len(param.test_iter) - len(tests))
+        for severity, name, wrong, write in settings(param, self.path, len(tests)):
+            line = self.field.line_of(name)
+            self.findings.append(Finding(severity, wrong, write, self.path, line, rule="solver-settings"))
+        for index, (name, place) in enumerate(tests):
+            state = param.test_state[index] if index < len(param.test_state) else None
+            found.append(self._net(name, place, "test", state))
+        return self._result([net for net in found if net])
+
+    def _result(self, found):
+        # caffe train looks at a solver_mode that is written down; the default, GPU, is nobody's.
+        is_gpu = self.param.HasField("solver_mode") and self.param.solver_mode == caffe_pb2.SolverParameter.GPU
+        device = self.param.device_id if is_gpu else None
+        findings = list(dict.fromkeys(self.findings))  # a net may be that of several phases
+        return Read(found, findings, device, self.field.line_of("solver_mode") if is_gpu else None)
+
+    def _net(self, name, index, phase, state):
+        field = self.field.all(name)[index]
+        value = getattr(self.param, name)
+        value = value[index] if name.startswith("test") else value
+        more = {"weights": bool(self.param.weights), "is_trained": phase == "train"}
+        if name.endswith("param"):
+            return Net(self.path, phase, value, field, state, **more)
+        if not os.path.exists(value):
+            self._missing(name, field, value)
+            return None
+        text = read_text(value)
+        param, field = _parse(value, text, caffe_pb2.NetParameter()), fields_of(text)
+        return Net(value, phase, param, field, state, **more)
+
+    def _missing(self, name, field, value):
+        """Caffe opens the net from the folder that it is started in, wherever the solver lies."""
+        for folder in Path(self.path).resolve().parents:
+            if (folder / value).exists():
+                self._error(
+                    "solver-net",
+                    field,
+                    f"there is no {value} here, in {os.getcwd()}, from where Caffe looks for it; but in {folder}",
+                    f'{name}: "{os.path.relpath(folder / value)}", or run caffe from {folder}',
+                )
+                return
+        self._error("solver-net", field, f"there is no {value}", f'{name}: "the path of the net, from here"')
+
+    def _error(self, rule, field, found, write):
+        self.findings.append(Finding("error", found, write, self.path, field.line, rule=rule))

@@ -1,0 +1,247 @@
+"""docker/build_caffe.sh: bad input ends in one line that says what to do, and leaves nothing behind."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import ROOT
+from harness.build_script import SCRIPT, assert_fails, build
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-such-option"], "unknown option '--no-such-option' (see --help)"),
+        (["--jobs"], "--jobs needs a value (see --help)"),
+        (["--jobs", "0"], "--jobs takes a whole number from 1, not '0'"),
+        (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as \"80 90\", not 'sm_90'"),
+        (["--source", "no-such-file"], "--source: no file 'no-such-file'"),
+        (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+        (["--bundle"], "--bundle needs a value (see --help)"),
+        (["--bundle", "caffe.zip"], "--bundle takes a file name that ends in .tar.xz, not 'caffe.zip'"),
+        (["--bundle", "no/such/caffe.tar.xz"], "--bundle: no folder 'no/such'"),
+        (["--bundle", "caffe.tar.xz", "--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+    ],
+)
+def test_rejects_options(options, message, tmp_path):
+    assert_fails(build("--venv", tmp_path / "venv", *options), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rejects_a_wrong_checksum(tmp_path):
+    tarball = tmp_path / "caffe.tar.gz"
+    tarball.write_bytes(b"not Caffe")
+    done = build("--venv", tmp_path / "venv", "--source", tarball)
+    sha256 = subprocess.run(["sha256sum", tarball], capture_output=True, text=True, check=True).stdout.split()[0]
+    expected = "e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c"
+    orig = "caffe_1.0.0+git20180821.99bd997.orig.tar.gz"
+    assert_fails(done, f"{tarball} has sha256 {sha256}, expected {expected} (Debian's {orig})")
+    assert list(tmp_path.iterdir()) == [tarball]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sources.list", "deb http://a.example/debian {codename} main\ndeb http://b.example/debian other main\n"),
+        ("sources.list", "deb\t[arch=amd64  signed-by=/k.gpg]\thttp://a.example/debian\t{codename}\tmain contrib\n"),
+        (
+            "sources.list",
+            "# deb http://b.example/debian {codename} main\ndeb-src http://a.example/debian stable main\n",
+        ),
+        ("sources.list.d/a.list", "deb http://a.example/debian {codename} main"),
+        (
+            "sources.list.d/a.sources",
+            "Types: deb\nURIs: http://a.example/debian\nSuites: x {codename}\nComponents: main\n",
+        ),
+        (
+            "sources.list.d/a.sources",
+            "Suites: {codename}\nURIs:   http://a.example/debian\n\nURIs: http://b.example/\nSuites: {codename}-x",
+        ),
+    ],
+)
+def test_finds_the_archive_in_apts_sources(name, text, tmp_path):
+    (tmp_path / "sources.list.d").mkdir()
+    codename = re.search(r"^VERSION_CODENAME=(.*)$", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
+    (tmp_path / name).write_text(text.format(codename=codename))
+    command = ["bash", "-c", f"source {SCRIPT}; archive_uris {tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "http://a.example/debian\n"
+
+
+def test_keeps_what_is_in_a_virtual_environment_without_pip(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    command = ["bash", "-c", f"source {SCRIPT}; venv={tmp_path}; python={sys.executable}; make_venv"]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    subprocess.run([tmp_path / "bin/python", "-m", "pip", "--version"], check=True)
+
+
+def test_leaves_a_folder_that_is_no_virtual_environment_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    message = f"{tmp_path} is there and is not a virtual environment; name another folder with --venv"
+    assert_fails(build("--venv", tmp_path), message)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_names_the_packages_that_it_may_not_install(tmp_path):
+    # A dpkg-query that knows of no package, as on a fresh machine.
+    (tmp_path / "dpkg-query").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = build("--venv", tmp_path / "venv", "--no-apt", PATH=path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("build_caffe.sh: error: packages are missing; install them with: sudo apt-get install ")
+    assert {"libboost-python-dev", "protobuf-compiler", "python3-venv"} <= set(line.split())
+
+
+def test_stops_at_a_patch_that_does_not_apply(tmp_path):
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    patch = (ROOT / "docker/patches/skimage-as-gray.patch").read_text()
+    (tmp_path / "docker/patches/zz-stale.patch").write_text(patch.replace("as_grey", "as_green"))
+    done = build(
+        "--venv", tmp_path / "venv", script=tmp_path / "docker/build_caffe.sh", XDG_CACHE_HOME=str(tmp_path / "cache")
+    )
+    if "no archive in apt's sources" in done.stderr:
+        pytest.skip("Caffe's source package cannot be fetched here")
+    assert_fails(done, "docker/patches/zz-stale.patch does not apply")
+    assert not (tmp_path / "venv").exists()
+    assert not list((tmp_path / "cache/pylayers").iterdir())
+
+
+def test_uses_the_caffe_that_a_python_already_has(tmp_path):
+    done = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert f"using the Caffe that {sys.executable} already has" in done.stdout
+    code = "import caffe; print(caffe.__path__[0])"
+    paths = [
+        subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        for python in (sys.executable, tmp_path / "venv/bin/python")
+    ]
+    assert paths[0] == paths[1]
+    assert not Path(paths[0]).is_relative_to(tmp_path)
+    if (Path(sys.prefix) / "bin/caffe").exists():
+        version = subprocess.run([tmp_path / "venv/bin/caffe", "--version"], capture_output=True, text=True, check=True)
+        assert version.stdout == "caffe version 1.0.0\n"
+
+
+@pytest.mark.skipif("PYTHONPATH" in os.environ, reason="PYTHONPATH comes before what lies in an environment")
+def test_an_environment_with_another_caffe_is_left_as_it_is(tmp_path):
+    """The folder of another Caffe comes first in the virtual environment; the user's must not be mixed with it."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "caffe").mkdir()
+    (site / "caffe/__init__.py").write_text("")
+    done = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    assert done.returncode == 1
+    assert f"finds another Caffe ({site / 'caffe'}) than {sys.executable}" in done.stderr
+    assert not (site / "existing-caffe.pth").exists()
+
+
+def test_a_python_without_caffe_is_not_given_one(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    (site,) = (tmp_path / "bare").glob("lib/python*/site-packages")
+    (site / "caffe").mkdir()
+    (site / "caffe/__init__.py").write_text("import no_such_library\n")
+    python = tmp_path / "bare/bin/python"
+    message = (
+        f"--python: {python} has no Caffe with Python layers (ModuleNotFoundError: No module named 'no_such_library'); "
+        "leave --python out to have one built"
+    )
+    assert_fails(build("--venv", tmp_path / "venv", "--python", python, PYTHONPATH=""), message)
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_of_the_virtual_environment_itself_changes_nothing(tmp_path):
+    first = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    (paths,) = (tmp_path / "venv").glob("lib/python*/site-packages/existing-caffe.pth")
+    before = paths.read_text()
+    second = build("--venv", tmp_path / "venv", "--python", tmp_path / "venv/bin/python")
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert paths.read_text() == before
+
+
+def has_fresh_build():
+    if shutil.which("make") is None:
+        return False
+    fresh = subprocess.run(["make", "-q", ".venv/.caffe"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    return fresh and (ROOT / ".venv/.caffe-build").exists()
+
+
+@pytest.mark.skipif(not has_fresh_build(), reason="this clone has no Caffe of its own, or one from older files")
+def test_second_run_does_nothing():
+    before = (ROOT / ".venv/.caffe-build").stat().st_mtime
+    done = build()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "==> Caffe is up to date in .venv\n"
+    assert (ROOT / ".venv/.caffe-build").stat().st_mtime == before
+
+
+# nvcc as it answers on other machines; what the real one does is for a build with --cuda to tell.
+NVCC = """#!/bin/sh
+case "$*" in
+  --version) echo "Cuda compilation tools, release {release}, V{release}.99" ;;
+  --list-gpu-arch) echo compute_80; echo compute_90 ;;
+  *-ccbin*) {compiles} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("release", "compiles", "options", "message"),
+    [
+        ("11.8", "true", [], "CUDA 11.8 is not supported; put the nvcc of CUDA 12 or 13 on PATH"),
+        (
+            "12.4",
+            "true",
+            ["--cuda-arch", "80 120"],
+            "CUDA 12.4 has no compute capability 120; give --cuda-arch some of: 80 90",
+        ),
+        (
+            "12.4",
+            "false",
+            ["--cuda-arch", "80", "--cuda-host-compiler", "g++"],
+            r"CUDA 12.4 does not take g\+\+ \([0-9.]+\); name an older g\+\+, or none to have one found",
+        ),
+        (
+            "12.4",
+            "false",
+            ["--cuda-arch", "80"],
+            r"CUDA 12.4 takes none of the installed g\+\+; install an older one, or name one with --cuda-host-compiler",
+        ),
+        (
+            "12.4",
+            "true",
+            ["--cuda-arch", "80", "--cuda-host-compiler", "g++-1"],
+            "--cuda-host-compiler: no program 'g\\+\\+-1'",
+        ),
+        (
+            "13.9",
+            'case "$*" in *" -") false ;; esac',
+            ["--cuda-arch", "80"],
+            "this CUDA 13.9 lacks the headers of cuBLAS or cuRAND; "
+            r"install them \(for CUDA 13.0 alone they come from PyPI\)",
+        ),
+    ],
+)
+def test_says_what_is_wrong_with_cuda(release, compiles, options, message, tmp_path):
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(NVCC.format(release=release, compiles=compiles))
+    nvcc.chmod(0o755)
+    words = " ".join(f"'{option}'" for option in ["--cuda", *options])
+    command = f"source {SCRIPT}; parse_arguments --venv {tmp_path / 'venv'} {words}; check_cuda"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert re.fullmatch(f"build_caffe.sh: error: {message}\n", done.stderr), done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_cpp_tests_are_for_the_cpu_build(tmp_path):
+    message = "--cpp-tests is for the CPU build; leave --cuda out"
+    assert_fails(build("--venv", tmp_path / "venv", "--cuda", "--cpp-tests"), message)

@@ -1,0 +1,203 @@
+"""The CUDA kernels compiled by g++ with host_cuda.h, and a CuPy of them, so that GPU mode can be tried without a GPU.
+
+That shows that the kernels index, add up and synchronise as they should. It says nothing of CUDA's own arithmetic,
+nor of its speed.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from pylayers.runtime import kernels
+from pylayers.runtime.gpu import Gpu
+
+HEADER = Path(__file__).with_name("host_cuda.h")
+COMPILER = shutil.which("g++")
+# Sanitizers go here; see test_gpu_kernels.py.
+FLAGS = os.environ.get("HOST_KERNELS_FLAGS", "").split()
+
+
+@functools.cache
+def _folder():
+    return tempfile.TemporaryDirectory(prefix="host-kernels-")
+
+
+@functools.cache
+def library(source, macros):
+    """CUDA C compiled for the host, as a ctypes library; `macros` are pairs of name and value."""
+    name = hashlib.sha256(repr((source, macros)).encode()).hexdigest()[:16]
+    path = Path(_folder().name) / f"{name}.cpp"
+    path.write_text(f'#include "{HEADER}"\n{source}\nEXPORT_ALL\n')
+    options = ["-std=c++14", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
+    options += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *(f"-D{name}={value}" for name, value in macros), *FLAGS]
+    subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
+    found = ctypes.CDLL(path.with_suffix(".so"))
+    found.params_size.restype = ctypes.c_size_t
+    for kernel in kernels.NAMES:
+        getattr(found, f"launch_{kernel}").restype = ctypes.c_bool
+    return found
+
+
+class HostGpu(Gpu):
+    """A GPU whose memory is the host's: Caffe is taken to be in GPU mode, and a launch runs the kernel at once.
+
+    What the kit asks of CuPy goes to `HostCupy`; all else of `Gpu` runs as it is.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.cupy = HostCupy()
+
+    def in_use(self, blob):
+        return True
+
+    def data_pointer(self, blob):
+        return blob.data.ctypes.data
+
+    def diff_pointer(self, blob):
+        return blob.diff.ctypes.data
+
+    def data(self, blob):
+        return blob.data
+
+    def diff(self, blob):
+        return blob.diff
+
+    def arrays_beside(self, blob):
+        return contextlib.nullcontext()
+
+
+class HostCupy:
+    """What the kit takes from CuPy, on the host; functions over arrays are NumPy's.
+
+    Attributes:
+        order: see host_cuda.h.
+        launches: of each kernel its name, number of blocks and number of threads.
+        streams: the streams that something was started on.
+    """
+
+    float64 = np.float64
+    __version__ = "host"
+
+    def __init__(self, processors=2):
+        self.order = 0
+        self.launches = []
+        self.streams = []
+        self._handles = {}
+        runtime = SimpleNamespace(
+            cudaDevAttrMultiProcessorCount=16,
+            deviceGetAttribute=lambda attribute, device: processors,
+            driverGetVersion=lambda: 0,
+            getDevice=lambda: 0,
+            getDeviceProperties=lambda device: {"name": b"host"},
+            memcpyAsync=lambda target, source, size, kind, stream: ctypes.memmove(target, source, size),
+            memcpyDeviceToDevice=3,
+            memsetAsync=self._memset,
+            pointerGetAttributes=lambda pointer: SimpleNamespace(device=0),
+            runtimeGetVersion=lambda: 0,
+            streamSynchronize=lambda stream: None,
+        )
+        self.cuda = SimpleNamespace(
+            alloc_pinned_memory=_Memory,
+            driver=SimpleNamespace(launchKernel=self._launch),
+            runtime=runtime,
+            Event=_Event,
+            get_elapsed_time=lambda start, end: 1e3 * (end.time - start.time),
+            Stream=SimpleNamespace(null=_Stream()),
+        )
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def array(self, numbers, dtype):
+        return _Array(np.array(numbers, dtype))
+
+    def empty(self, count, dtype):
+        return _Array(np.empty(count, dtype))
+
+    def RawKernel(self, code, name):  # noqa: N802
+        return lambda grid, block, arguments: None
+
+    def RawModule(self, code, options):  # noqa: N802
+        found = library(code, tuple(tuple(option[2:].split("=")) for option in options))
+
+        def get_function(name):
+            handle = len(self._handles) + 1
+            self._handles[handle] = name, getattr(found, f"launch_{name}")
+            return SimpleNamespace(kernel=SimpleNamespace(ptr=handle))
+
+        return SimpleNamespace(get_function=get_function)
+
+    def _launch(self, function, blocks, y, z, threads, block_y, block_z, shared, stream, argument, extra):
+        assert (y, z, block_y, block_z, shared, extra) == (1, 1, 1, 1, 0, 0)
+        name, call = self._handles[function]
+        self.launches.append((name, blocks, threads))
+        self.streams.append(stream)
+        assert call(ctypes.c_void_p.from_address(argument), blocks, threads, self.order)
+
+    def _memset(self, pointer, value, size, stream):
+        self.streams.append(stream)
+        ctypes.memset(pointer, value, size)
+
+
+class _Array:
+    def __init__(self, array):
+        self._array = array
+        self.data = SimpleNamespace(ptr=array.ctypes.data)
+
+
+class _Stream(contextlib.nullcontext):
+    def synchronize(self):
+        pass
+
+
+class _Event:
+    def record(self, stream):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+
+class _Memory:
+    def __init__(self, size):
+        self._buffer = (ctypes.c_char * size)()
+        self.ptr = ctypes.addressof(self._buffer)
+
+
+def call(found, variant, kernel, blocks, threads, order, values):
+    """Runs a kernel on NumPy arrays.
+
+    Args:
+        found: the `Kernels` of a loss.
+        variant: a dict of macros.
+        kernel: its name.
+        blocks: the number of blocks.
+        threads: the number of threads in each.
+        order: see host_cuda.h.
+        values: a dict from the fields of Params to arrays or numbers; the others are 0.
+    """
+    fields = {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    launch = getattr(compiled(found, variant), f"launch_{kernel}")
+    if not launch(ctypes.byref(found.params(**fields)), blocks, threads, order):
+        raise RuntimeError("the threads of a block came to different barriers")
+
+
+def compiled(found, variant):
+    """The library of a variant of a loss's kernels."""
+    return library(found.source, tuple(sorted({**found.macros, **variant}.items())))
+
+
+def scratch(found):
+    """A layer's scratch, new."""
+    return np.zeros(ctypes.sizeof(found.struct("Scratch")) // 8)

@@ -1,0 +1,58 @@
+"""Child processes that start in a fiftieth of a second: forks of a server that has imported Caffe, in place of Pythons.
+
+`pylayers.caffe_nets.child` starts a new Python for each request, and the import of Caffe is most of that second. The
+server is the standard library's: a process of one thread, so that its forks are safe.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import sys
+
+from pylayers.caffe_nets import child_main
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["caffe", "numba", "pylayers.gradient_check", "pylayers.tools.compare.two_nets"])
+
+
+def run_child(question, answer, log, timeout, environment):
+    """As `child.run_child`."""
+    variables = {**os.environ, **environment}
+    arguments = question, answer, log, variables, os.getcwd(), list(sys.path)
+    process = _SERVER.Process(target=_work, args=arguments, daemon=True)
+    process.start()
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None
+    return process.exitcode
+
+
+def _work(question, answer, log, variables, folder, path):
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    # As a new Python's: without this test's own folders, and with PYTHONPATH.
+    sys.path[:] = [*filter(None, variables.get("PYTHONPATH", "").split(os.pathsep)), *_packages(path)]
+    faulthandler.disable()  # an abort is expected
+    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    status = 1
+    try:
+        status = child_main.answer(question, answer)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _packages(path):
+    """The folders of a module path that a Python has by itself."""
+    return [folder for folder in path if folder.startswith((sys.prefix, sys.base_prefix)) and "python3" in folder]

@@ -1,0 +1,94 @@
+"""The losses' GPU code in real nets, without a GPU: the kernels run on the host, on Caffe's host memory.
+
+All other tests of the losses run so too, see `engine` in conftest.py. harness/host_kernels.py says what that shows.
+"""
+
+import numpy as np
+import pytest
+from harness import oracle
+from harness.closeness import assert_close_gradient, assert_close_loss
+from harness.nets import CHANNEL_SUM, SOFTMAX, fill, load, loss_index, net_text, python_layer, run_again
+
+from pylayers.runtime import gpu
+
+pytestmark = pytest.mark.engines("host")
+
+
+@pytest.fixture
+def cupy(engine):
+    return gpu.backend.cupy
+
+
+SCORES = {"scores": np.zeros((4, 3), np.float32), "label": np.array([0, 1, 2, 0], np.float32)}
+
+
+@pytest.fixture
+def net():
+    net = load(net_text(python_layer(SOFTMAX, SCORES), SCORES))
+    fill(net, SCORES)
+    return net
+
+
+def test_a_wrong_label_is_an_error_in_backward_and_once(net):
+    net.blobs["label"].data[1:3] = 7, -1
+    net.forward()
+    with pytest.raises(ValueError, match=r"WeightedSoftmaxLossLayer: bottom\[1\] \(label\) holds 7 at \(1,\); a label"):
+        net.backward()
+    net.blobs["label"].data[...] = 2
+    net.forward()
+    net.backward()
+
+
+def test_a_wrong_label_without_backward_is_an_error_in_the_next_forward(net):
+    net.blobs["label"].data[3] = np.nan
+    net.forward()
+    net.blobs["label"].data[3] = 0
+    with pytest.raises(ValueError, match=r"holds nan at \(3,\)"):
+        net.forward()
+    net.forward()
+
+
+def test_a_label_that_goes_wrong_after_forward_is_an_error_in_the_next_call(net):
+    net.forward()
+    net.blobs["label"].data[2] = 3
+    net.backward()
+    assert not net.blobs["scores"].diff[2].any()
+    assert net.blobs["scores"].diff[1].any()
+    with pytest.raises(ValueError, match=r"holds 3 at \(2,\)"):
+        net.backward()
+
+
+def test_a_wrong_label_counts_as_ignored(net):
+    net.blobs["scores_data"].data[1] = 0, 5, 9
+    net.blobs["label"].data[1] = 0.5
+    assert net.forward()["loss"] == pytest.approx(np.log(3))
+
+
+def test_everything_goes_to_the_legacy_default_stream(net, cupy):
+    net.forward()
+    net.backward()
+    assert [name for name, _, _ in cupy.launches] == ["forward", "backward"]
+    assert set(cupy.streams) == {1}  # cudaStreamLegacy
+
+
+@pytest.mark.parametrize("loss_weight", [1, -0.3])
+def test_few_sums_of_many_channels(loss_weight, cupy):
+    random = np.random.default_rng(0)
+    bottoms = {"pred": random.normal(size=(2, 3, 64, 64)), "target": random.normal(size=(2, 1))}
+    bottoms = {name: array.astype(np.float32) for name, array in bottoms.items()}
+    net = load(net_text(python_layer(CHANNEL_SUM, bottoms, '{"end_axis": -1}', loss_weight=loss_weight), bottoms))
+    fill(net, bottoms)
+    found = run_again(net, bottoms)
+    launcher = net.layers[loss_index(net)].launcher(0)
+    assert launcher.plan.macros == {"WIDE": 0, "FEW": 1}
+    loss, *gradients = oracle.channel_sum_euclidean(*bottoms.values(), end_axis=-1)
+    assert_close_loss(found.loss, loss)
+    for diff, gradient in zip(found.diffs.values(), gradients):
+        assert_close_gradient(diff, loss_weight * gradient)
+    # After a reshape backward makes the sums itself, and leaves the loss alone.
+    net.reshape()
+    net.blobs["loss"].data[...] = 7
+    net.backward()
+    assert [name for name, _, _ in cupy.launches] == ["forward", "backward", "forward", "backward"]
+    assert net.blobs["loss"].data == 7
+    np.testing.assert_array_equal(net.blobs["pred"].diff, found.diffs["pred"])

@@ -1,0 +1,440 @@
+"""The CUDA kernels without a GPU: compiled by NVRTC for all architectures, and run on the host in every layout.
+
+See host_kernels.py for what a run on the host shows and what not.
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from harness import ROOT, host_kernels, oracle
+from harness.closeness import assert_close_gradient, assert_close_loss
+from harness.host_kernels import call, scratch
+
+from pylayers import ChannelSumEuclideanLossLayer, EuclideanLossLayer, WeightedSoftmaxLossLayer
+from pylayers.losses import labels as label_facts
+from pylayers.losses.weighted_softmax.layer import CHUNKS
+
+ARCHITECTURES = (75, 80, 86, 89, 90)
+EUCLIDEAN = EuclideanLossLayer.KERNELS
+CHANNEL_SUM = ChannelSumEuclideanLossLayer.KERNELS
+SOFTMAX = WeightedSoftmaxLossLayer.KERNELS
+ALL = {"euclidean": EUCLIDEAN, "channel_sum_euclidean": CHANNEL_SUM, "weighted_softmax": SOFTMAX}
+over_kernels = pytest.mark.parametrize("found", ALL.values(), ids=ALL.keys())
+MACROS = {
+    EUCLIDEAN: [{"WIDE": wide} for wide in (0, 1)],
+    CHANNEL_SUM: [{"WIDE": wide, "FEW": few} for wide in (0, 1) for few in (0, 1)],
+    SOFTMAX: [
+        *({"WIDE": 0, "CHUNK": chunk, "ONCE": 1} for chunk in CHUNKS),
+        *({"WIDE": wide, "CHUNK": 8, "ONCE": 0} for wide in (0, 1)),
+    ],
+}
+# What CuPy 14 adds to RawModule's options.
+CUPYS_OPTIONS = ("-std=c++14", "--device-as-default-execution-space")
+# NVRTC rather puts a dozen values of softmax's forward aside than go beyond 64 registers; a chunk would be more.
+FEW_BYTES = 48
+ORDERS = range(4)  # of threads and blocks, see host_cuda.h
+SENTINEL = 7
+
+on_host = pytest.mark.skipif(host_kernels.COMPILER is None, reason="there is no g++ to compile the kernels with")
+
+
+def nvrtc():
+    """CuPy's NVRTC; skips the test where it cannot be had."""
+    pytest.importorskip("cupy", reason="CuPy is not installed, see the extras cuda12 and test", exc_type=ImportError)
+    from cupy_backends.cuda.libs import nvrtc
+
+    try:
+        nvrtc.getVersion()
+    except Exception as error:
+        pytest.skip(f"there is no NVRTC: {str(error).splitlines()[0]}")
+    return nvrtc
+
+
+@over_kernels
+def test_nvrtc_compiles_all_variants_for_all_architectures_without_a_warning(found):
+    compiler = nvrtc()
+
+    def log_of(macros, architecture):
+        program = compiler.createProgram(found.source, "kernels.cu", (), ())
+        options = (*found.options(macros.items()), f"-arch=sm_{architecture}", *CUPYS_OPTIONS)
+        try:
+            compiler.compileProgram(program, (*options, "--ptxas-options=-v"))
+            assert compiler.getCUBIN(program)
+        except compiler.NVRTCError as error:
+            return f"{error} error: {compiler.getProgramLog(program)}"
+        finally:
+            log = compiler.getProgramLog(program)
+            compiler.destroyProgram(program)
+        return log
+
+    variants = list(itertools.product(MACROS[found], ARCHITECTURES))
+    with ThreadPoolExecutor(2) as pool:
+        for variant, log in zip(variants, pool.map(lambda variant: log_of(*variant), variants)):
+            assert "error" not in log, f"{variant}: {log}"
+            assert "warning" not in log, f"{variant}: {log}"
+            if not variant[0]["WIDE"]:
+                spilled = [int(number) for number in re.findall(r"(\d+) bytes spill stores", log)]
+                assert len(spilled) == 2, f"{variant}: {log}"
+                assert max(spilled) <= FEW_BYTES, f"{variant}: {log}"
+
+
+@over_kernels
+def test_the_source_can_be_written_in_any_encoding(found):
+    assert found.source.isascii()
+
+
+@on_host
+@over_kernels
+def test_the_ctypes_params_have_the_size_of_the_struct(found):
+    assert host_kernels.compiled(found, MACROS[found][0]).params_size() == ctypes.sizeof(found.params)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def same_bits(results):
+    """Checks that all results, dicts of arrays, have the same bits; returns the first."""
+    for other in results[1:]:
+        for name, array in results[0].items():
+            assert array.tobytes() == other[name].tobytes(), name
+    return results[0]
+
+
+# Euclidean
+
+
+def euclidean(pred, target, weight=None, loss_weight=1.0, wanted=(True, True), order=0, wide=0, blocks=3, threads=32):
+    num = len(pred)
+    weights = 1 if weight is None else weight.size
+    values = {
+        "pred": pred,
+        "target": target,
+        "weight": weight,
+        "loss": np.full(1, SENTINEL, np.float32),
+        "loss_weight": np.array([loss_weight], np.float32),
+        "scratch": scratch(EUCLIDEAN),
+        "count": pred.size,
+        "per_weight": pred.size // weights,
+        "normalizer": num,
+    }
+    for _ in range(2):  # the second launch finds the counter of blocks at 0 again
+        values["loss"][0] = SENTINEL
+        call(EUCLIDEAN, {"WIDE": wide}, "forward", blocks, threads, order, values)
+    diffs = {name: np.full_like(pred, SENTINEL) for name in ("pred_diff", "target_diff")}
+    given = {name: diff for want, (name, diff) in zip(wanted, diffs.items()) if want}
+    call(EUCLIDEAN, {"WIDE": wide}, "backward", blocks, threads, order, {**values, **given})
+    return {"loss": values["loss"], **diffs}
+
+
+@on_host
+@pytest.mark.parametrize("wide", [0, 1])
+@pytest.mark.parametrize("weights", [None, "element", "item"])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 4), (5, 7), (4, 33), (7, 64), (3, 401)])
+def test_euclidean(shape, weights, wide):
+    pred, target = draw(*shape), draw(*shape, seed=1)
+    weight = {None: None, "element": draw(*shape, seed=2), "item": draw(shape[0], seed=2)}[weights]
+    found = same_bits([euclidean(pred, target, weight, -0.3, order=order, wide=wide) for order in ORDERS])
+    loss, *gradients = oracle.euclidean(pred, target, weight)
+    assert_close_loss(found["loss"][0], loss)
+    assert_close_gradient(found["pred_diff"], -0.3 * gradients[0])
+    assert_close_gradient(found["target_diff"], -0.3 * gradients[1])
+
+
+@on_host
+@pytest.mark.parametrize("shifted", range(3))
+def test_euclidean_at_addresses_that_are_no_multiples_of_16(shifted):
+    arrays = [draw(5, 7), draw(5, 7, seed=1), draw(5, 7, seed=2)]
+    memory = np.empty(arrays[0].size + 1, np.float32)
+    moved = memory[1:].reshape(5, 7)
+    moved[...] = arrays[shifted]
+    arrays[shifted] = moved
+    assert moved.ctypes.data % 16
+    found = euclidean(*arrays)
+    loss, gradient, _ = oracle.euclidean(*arrays)
+    assert_close_loss(found["loss"][0], loss)
+    assert_close_gradient(found["pred_diff"], gradient)
+
+
+@on_host
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
+def test_a_diff_that_is_not_wanted_is_not_written(wanted):
+    for found in (
+        euclidean(draw(5, 7), draw(5, 7, seed=1), wanted=wanted),
+        channel_sum(draw(2, 3, 4), draw(2, 1, 4, seed=1), wanted=wanted),
+    ):
+        for name, want in zip(("pred_diff", "target_diff"), wanted):
+            assert (found[name] == SENTINEL).all() != want
+
+
+@on_host
+def test_a_loss_weight_of_zero_clears_the_gradient():
+    found = euclidean(draw(5, 7), draw(5, 7, seed=1), loss_weight=0)
+    assert not found["pred_diff"].any()
+    assert not found["target_diff"].any()
+
+
+# Channel sum
+
+
+def channel_sum(
+    pred, target, loss_weight=1.0, wanted=(True, True), rows=2, threads=16, blocks=3, order=0, wide=0, segments=1
+):
+    outer, channels, inner = pred.shape
+    values = {
+        "pred": pred,
+        "target": target,
+        "loss": np.full(1, SENTINEL, np.float32),
+        "loss_weight": np.array([loss_weight], np.float32),
+        "scratch": scratch(CHANNEL_SUM),
+        "positions": outer * inner,
+        "inner": inner,
+        "pred_channels": channels,
+        "target_channels": target.shape[1],
+        "normalizer": outer,
+        "rows": rows,
+        "segments": segments,
+    }
+    macros = {"WIDE": wide, "FEW": int(segments > 1)}
+    call(CHANNEL_SUM, macros, "forward", blocks, threads, order, values)
+    diffs = {"pred_diff": np.full_like(pred, SENTINEL), "target_diff": np.full_like(target, SENTINEL)}
+    given = {name: diff for want, (name, diff) in zip(wanted, diffs.items()) if want}
+    call(CHANNEL_SUM, macros, "backward", blocks, threads, order, {**values, **given})
+    return {"loss": values["loss"], **diffs}
+
+
+@on_host
+@pytest.mark.parametrize("segments", [1, 2, 16])
+@pytest.mark.parametrize(
+    ("rows", "threads", "wide"), [(1, 1, 0), (1, 32, 1), (1, 32, 0), (2, 8, 1), (8, 64, 0), (64, 64, 1)]
+)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 1), (2, 21, 5), (3, 70, 9), (40, 2, 1)])
+def test_channel_sum(shape, rows, threads, segments, wide):
+    pred, target = draw(*shape), draw(shape[0], 1 + shape[1] // 2, shape[2], seed=1)
+    layout = {"rows": rows, "threads": threads, "segments": segments, "wide": wide}
+    found = same_bits([channel_sum(pred, target, -2, order=order, **layout) for order in ORDERS])
+    loss, *gradients = oracle.channel_sum_euclidean(pred, target)
+    assert_close_loss(found["loss"][0], loss)
+    assert_close_gradient(found["pred_diff"], -2 * gradients[0])
+    assert_close_gradient(found["target_diff"], -2 * gradients[1])
+
+
+# Softmax
+
+
+def softmax(
+    scores, label, loss_weight=1.0, macros=None, rows=2, threads=16, blocks=3, order=0, forward=True, **options
+):
+    """Runs both kernels; `options` are those of oracle.weighted_softmax."""
+    outer, classes, inner = scores.shape
+    macros = {"WIDE": 0, "CHUNK": 8, "ONCE": 0, **(macros or {})}
+    weight, ignore = options.get("weight"), options.get("ignore_label")
+    class_weights = options.get("class_weights")
+    normalization = options.get("normalization", "VALID")
+    wrong = np.zeros(2, np.int64)
+    values = {
+        "scores": scores,
+        "label": label,
+        "weight": weight,
+        "class_weights": None if class_weights is None else np.array(class_weights, np.float64),
+        "loss": np.full(1, SENTINEL, np.float32),
+        "prob": np.full_like(scores, SENTINEL),
+        "loss_weight": np.array([loss_weight], np.float32),
+        "scratch": scratch(SOFTMAX),
+        "wrong": wrong,
+        "positions": label.size,
+        "inner": inner,
+        "classes": classes,
+        "per_weight": 1 if weight is None else label.size // weight.size,
+        "ignores": ignore is not None,
+        "ignore_label": ignore or 0,
+        "normalization": label_facts.Z_KINDS.get(f"Z_{normalization}", 0),
+        "normalizer": {"FULL": label.size, "BATCH_SIZE": outer}.get(normalization, 1),
+        "rows": rows,
+    }
+    if forward:
+        call(SOFTMAX, macros, "forward", 3, threads, order, values)
+    else:
+        values["scratch"][1] = 1  # Z
+    diff = np.full_like(scores, SENTINEL)
+    call(SOFTMAX, macros, "backward", 3, threads, order, {**values, "scores_diff": diff})
+    return {"loss": values["loss"], "diff": diff, "prob": values["prob"], "wrong": wrong}
+
+
+def labels(scores, seed=1, ignore=None):
+    random = np.random.default_rng(seed)
+    label = random.integers(0, scores.shape[1], (scores.shape[0], scores.shape[2])).astype(np.float32)
+    if ignore is not None:
+        label[random.random(label.shape) < 0.3] = ignore
+    return label
+
+
+def check_softmax(scores, label, found, loss_weight=1.0, **options):
+    loss, gradient = oracle.weighted_softmax(scores, label, **options)
+    assert_close_loss(found["loss"][0], loss)
+    assert_close_gradient(found["diff"], loss_weight * gradient)
+    assert_close_gradient(found["prob"], oracle.softmax(scores))
+    assert not found["wrong"].any()
+
+
+@on_host
+@pytest.mark.parametrize("macros", MACROS[SOFTMAX], ids=lambda macros: "-".join(f"{k}{v}" for k, v in macros.items()))
+@pytest.mark.parametrize("shape", [(1, 1, 1), (17, 3, 1), (2, 21, 5), (3, 70, 3), (9, 70, 1)])
+def test_softmax_in_every_layout(shape, macros):
+    scores = 5 * draw(*shape)
+    label = labels(scores)
+    for rows, threads in [(1, 1), (1, 32), (2, 8), (8, 64), (32, 32)]:
+        if macros["ONCE"] and rows * macros["CHUNK"] < shape[1]:
+            continue  # such a layout is for fewer classes
+        layout = {"rows": rows, "threads": threads, "macros": macros}
+        found = same_bits([softmax(scores, label, 0.3, order=order, **layout) for order in ORDERS])
+        check_softmax(scores, label, found, 0.3)
+
+
+@on_host
+@pytest.mark.parametrize("weights", [None, "label", "item"])
+@pytest.mark.parametrize("class_weights", [None, [0.5, 2, 0, 3, 1]])
+@pytest.mark.parametrize("normalization", ["VALID", "FULL", "BATCH_SIZE", "NONE", "WEIGHT_SUM"])
+@pytest.mark.parametrize("ignore", [None, 255, 0, -1])
+def test_softmax_with_every_option(weights, class_weights, normalization, ignore):
+    scores = draw(3, 5, 8)
+    label = labels(scores, ignore=ignore)
+    weight = {None: None, "label": draw(3, 8, seed=2), "item": draw(3, seed=2)}[weights]
+    options = {"weight": weight, "class_weights": class_weights, "normalization": normalization, "ignore_label": ignore}
+    found = softmax(scores, label, -0.7, **options)
+    check_softmax(scores, label, found, -0.7, **options)
+
+
+@on_host
+@pytest.mark.parametrize("once", [0, 1])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_softmax_of_large_scores_and_of_minus_infinity(once):
+    scores = np.concatenate([1e4 * draw(4, 12, 3), draw(4, 12, 3, seed=3)])
+    scores[4:, 1::2] = -np.inf
+    scores[5, :] = [[-np.inf]]
+    scores[5, 4] = 1
+    label = labels(scores)
+    label[4:] = 4
+    found = softmax(scores, label, rows=4, macros={"CHUNK": 4, "ONCE": once})
+    check_softmax(scores, label, found)
+
+
+@on_host
+def test_softmax_keeps_a_small_loss():
+    scores = np.zeros((1, 2, 1), np.float32)
+    scores[0, 0] = 15
+    label = np.zeros((1, 1), np.float32)
+    check_softmax(scores, label, softmax(scores, label))
+
+
+@on_host
+@pytest.mark.parametrize("normalization", ["VALID", "WEIGHT_SUM"])
+def test_softmax_without_a_valid_label_is_0_whatever_the_scores(normalization):
+    scores = np.full((2, 3, 4), np.nan, np.float32)
+    label = np.full((2, 4), 255, np.float32)
+    found = softmax(scores, label, ignore_label=255, normalization=normalization)
+    assert found["loss"][0] == 0
+    assert not found["diff"].any()
+
+
+WRONG = [-1, -0.5, 2.5, 5, 254, 2**24, 1e20, -1e20, np.nan, np.inf, -np.inf]
+
+
+@on_host
+@pytest.mark.parametrize("once", [0, 1])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_labels_touch_nothing_and_the_first_is_reported(wrong, once):
+    scores = draw(3, 5, 8)
+    label = labels(scores)
+    label[1, 2] = wrong
+    label[2, 7] = 99
+    options = {"ignore_label": 255, "class_weights": [1, 2, 3, 4, 5], "macros": {"ONCE": once}}
+    found = same_bits([softmax(scores, label, order=order, **options) for order in ORDERS])
+    assert found["wrong"][0] == 1 + 10  # position (1, 2)
+    np.testing.assert_equal(found["wrong"][1:].view(np.float32)[0], np.float32(wrong))
+    ignored = label.copy()
+    ignored[1, 2] = ignored[2, 7] = 255
+    expected = softmax(scores, ignored, **options)
+    for name in ("loss", "diff", "prob"):
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+@on_host
+@pytest.mark.parametrize("wrong", WRONG)
+def test_backward_reports_a_label_that_forward_has_not_seen(wrong):
+    scores = draw(3, 5, 8)
+    label = labels(scores)
+    label[1, 2] = wrong
+    for order in ORDERS:
+        found = softmax(scores, label, order=order, forward=False)
+        assert found["wrong"][0] == 11
+        np.testing.assert_equal(found["wrong"][1:].view(np.float32)[0], np.float32(wrong))
+
+
+# What is installed
+
+
+def test_the_kernels_are_in_what_pip_installs(tmp_path):
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    shutil.copytree(ROOT / "pylayers", tmp_path / "pylayers")
+    for name in ("setup.py", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "built"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    built = tmp_path / "built"
+    found = {str(path.relative_to(built)) for path in built.glob("**/*.cu")}
+    losses = {f"pylayers/losses/{name}/kernels.cu" for name in ALL}
+    assert found == {"pylayers/runtime/common.cu", *losses}
+
+
+# What these tests themselves see
+
+
+@on_host
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 5])  # 3 shows only where blocks run at the same time
+def test_the_host_sees_a_missing_syncthreads(number, monkeypatch):
+    """Each __syncthreads of common.cu is there for a reason: without it, results depend on the order of threads."""
+    pieces = CHANNEL_SUM.source.split("__syncthreads();")
+    assert len(pieces) == 7
+    source = "__syncthreads();".join(pieces[: number + 1]) + "__syncthreads();".join(pieces[number + 1 :])
+    macros = tuple(sorted({**CHANNEL_SUM.macros, "FEW": 0, "WIDE": 0}.items()))
+    broken = host_kernels.library(source, macros)
+    monkeypatch.setattr(host_kernels, "library", lambda source, macros: broken)
+    blobs = draw(9, 21, 3), draw(9, 2, 3, seed=1)
+    with pytest.raises((AssertionError, RuntimeError), match=r"loss|diff|different barriers"):
+        same_bits([channel_sum(*blobs, rows=8, threads=32, order=order) for order in ORDERS])
+
+
+def asan():
+    """Where libasan is; skips the test where it is not."""
+    if host_kernels.COMPILER is None:
+        pytest.skip("there is no g++")
+    found = subprocess.run(
+        [host_kernels.COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout
+    if not os.path.isabs(found.strip()):
+        pytest.skip("g++ has no libasan")
+    return os.path.realpath(found.strip())
+
+
+def test_nothing_is_read_or_written_out_of_bounds():
+    """The tests above again, with AddressSanitizer in the kernels and around NumPy's arrays."""
+    library = asan()
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": library,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "HOST_KERNELS_FLAGS": "-fsanitize=address -fno-omit-frame-pointer",
+    }
+    names = "not nvrtc and (euclidean or channel_sum or every_option or wrong or large_scores or reports or wanted)"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -1,0 +1,71 @@
+"""Numba, which the losses' loops are compiled by: whether it is taken, and what it makes."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from pylayers.runtime.loops import compiled, is_usable
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+
+
+@needs_numba
+def test_numba_is_taken_where_it_is_installed():
+    assert is_usable()
+
+
+@needs_numba
+def test_numba_is_not_taken_where_it_does_not_compile(monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    assert not is_usable()
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_numba(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert not is_usable()
+
+
+@pytest.mark.parametrize(
+    "error", ["ImportError('Numba needs NumPy 2.3 or less')", "ModuleNotFoundError(name='llvmlite')"]
+)
+def test_a_broken_numba_is_told(error, tmp_path, monkeypatch):
+    (tmp_path / "numba.py").write_text(f"raise {error}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    with pytest.warns(RuntimeWarning, match="losses run on NumPy alone, as Numba cannot be used: (Numba needs|Module)"):
+        assert not is_usable()
+
+
+@needs_numba
+def test_compiles_where_no_folder_for_the_cache_can_be_written(monkeypatch):
+    import numba
+
+    def njit(function, cache=False, **flags):
+        if cache:
+            raise RuntimeError("cannot cache function 'double': no locator available for file")
+        return original(function, **flags)
+
+    original = numba.njit
+    monkeypatch.setattr(numba, "njit", njit)
+    assert compiled()(lambda x: 2 * x)(4) == 8
+
+
+@needs_numba
+@pytest.mark.parametrize(("name", "exact"), [("_exp", np.exp), ("_log1p", np.log1p)])
+def test_exp_and_log_are_within_2e_7(name, exact):
+    import numba
+
+    from pylayers.losses.weighted_softmax import loops as loops_numba
+
+    function = getattr(loops_numba, name)
+    every = numba.njit(lambda x: [function(number) for number in x], error_model="numpy")
+    small, large = 10.0 ** np.linspace(-37, 0, 20001), np.linspace(0, 86.9, 20001)
+    x = np.concatenate([-small, -large] if name == "_exp" else [small, large, 10.0 ** np.linspace(1, 38, 20001)])
+    x = x.astype(np.float32)
+    np.testing.assert_allclose(every(x), exact(x.astype(float)), rtol=2e-7)
+    special = np.array([np.nan, 0, -np.inf if name == "_exp" else np.inf], np.float32)
+    np.testing.assert_array_equal(every(special), exact(special))
