@@ -60,11 +60,11 @@ def normalizer(normalization, items, positions, valid=None, weight_sum=None):
     >>> normalizer("BATCH_SIZE", items=4, positions=8)
     4
     """
-    divisors = {"VALID": valid, "FULL": positions, "BATCH_SIZE": items, "NONE": 1}
+    if normalization == "VALID":
+        return valid if valid is None else max(1, valid)
     if normalization == "WEIGHT_SUM":
         return weight_sum
-    divisor = divisors[normalization]
-    return divisor if divisor is None else max(1, divisor)
+    return max(1, {"FULL": positions, "BATCH_SIZE": items, "NONE": 1}[normalization])
 
 
 def expected(classes, ignore_label):
@@ -85,9 +85,11 @@ class LabelReader:
         self.shape, self._options = shape, options
         outer, _, inner = shape
         self._y = np.zeros((outer, inner), np.int32)
+        self._flat_y = self._y.reshape(-1)
         weights = options.class_weights
         self._class_weights = None if weights is None else np.array(weights, np.float64)
-        self._loops = loops.module("pylayers.losses.labels_loops")
+        compiled = loops.module("pylayers.losses.labels_loops")
+        self._read = compiled.read_labels if compiled else read_labels
 
     def read(self, label, weight=None):
         """Checks labels and finds what goes with them.
@@ -100,14 +102,15 @@ class LabelReader:
             `Labels`, whose arrays have the shape (outer, inner). `y` is overwritten by the next call.
         """
         outer, classes, inner = self.shape
-        y = self._y.reshape(-1)
-        weights = None if weight is None and self._class_weights is None else np.empty(y.size)
-        weight = None if weight is None else weight.reshape(-1)
-        read = self._loops.read_labels if self._loops else read_labels
-        valid, weight_sum, changed, wrong = read(
-            label.reshape(-1), classes, self._options.ignore_label, self._class_weights, weight, y, weights
+        options, y, class_weights, weights = self._options, self._flat_y, self._class_weights, None
+        if weight is not None:
+            weight = weight.reshape(-1)
+        if weight is not None or class_weights is not None:
+            weights = np.empty(y.size)
+        valid, weight_sum, changed, wrong = self._read(
+            label.reshape(-1), classes, options.ignore_label, class_weights, weight, y, weights
         )
-        z = normalizer(self._options.normalization, outer, y.size, valid, weight_sum)
+        z = normalizer(options.normalization, outer, y.size, valid, weight_sum)
         return Labels(self._y, None if weights is None else weights.reshape(outer, inner), z, changed, wrong)
 
     def expected(self):
