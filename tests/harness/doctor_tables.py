@@ -1,0 +1,337 @@
+"""What each rule of `pylayers doctor` is for: what it finds, and what it lets pass."""
+
+from typing import NamedTuple
+
+from harness.doctor_nets import (
+    ARGMAX,
+    CHECK_SHAPES,
+    COST,
+    DATA,
+    FROZEN_LABELLER,
+    FROZEN_VOTES,
+    LABELLER,
+    LOSS,
+    ONES,
+    PRED,
+    REAL_LOSS,
+    SCALED,
+    SILENCE,
+    TWO_COSTS,
+    TWO_TOPS,
+    VOTES,
+    ZEROS,
+    at,
+    euclidean,
+    fixed,
+    python,
+    reduction,
+    softmax,
+    with_param_str,
+)
+
+
+class Broken(NamedTuple):
+    """A net that breaks one rule, and no other."""
+
+    rule: str
+    text: str
+    found: str
+    write: str = ""
+    severity: str = "error"
+    gpu: str = None
+
+
+def signature(layer, found, write):
+    net = at(DATA + PRED + python(layer, "doctor_layers"), "layer: ")
+    return Broken("method-signature", net, found, write)
+
+
+BROKEN = [
+    Broken(
+        "module-import",
+        at(euclidean(module="no_such_module"), "module:"),
+        "the module 'no_such_module' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'",
+    ),
+    Broken("module-import", at(euclidean(module=""), "module:"), "names no module", 'module: "pylayers"'),
+    Broken(
+        "layer-class",
+        at(DATA + PRED + python("EuclideanLoss"), "layer: "),
+        "the module pylayers has no EuclideanLoss",
+        'layer: "EuclideanLossLayer"',
+    ),
+    Broken("layer-class", at(DATA + PRED + python("Xyz"), "layer: "), "has no Xyz", "it has ChannelSumEuclideanLoss"),
+    Broken(
+        "layer-class",
+        at(DATA + PRED + python("NoLayer", "doctor_layers"), "layer: "),
+        "NoLayer of doctor_layers is no subclass of caffe.Layer",
+        "class NoLayer(caffe.Layer):",
+    ),
+    signature("NoSetupLayer", "doctor_layers.NoSetupLayer has no method setup", "def setup(self, bottom, top):"),
+    signature("NoReshapeLayer", "has no method reshape", "def reshape(self, bottom, top):"),
+    signature("NoForwardLayer", "has no method forward", "def forward(self, bottom, top):"),
+    signature("NoBackwardLayer", "no method backward", "def backward(self, top, propagate_down, bottom):"),
+    signature(
+        "SwappedBackwardLayer",
+        "has backward(self, bottom, propagate_down, top) at ",
+        "def backward(self, top, propagate_down, bottom):",
+    ),
+    signature("SwappedForwardLayer", "has forward(self, top, bottom) at ", "def forward(self, bottom, top):"),
+    signature("NoSelfLayer", "has setup(bottom, top) at ", "def setup(self, bottom, top):"),
+    signature("TwoParametersLayer", "Caffe calls it with top, propagate_down, bottom", "def backward(self, top,"),
+    signature("NoFormulaLayer", "has no method forward_cpu", "def forward_cpu(self, bottom, top):"),
+    signature(
+        "SwappedFormulaLayer",
+        "has backward_cpu(self, bottom, propagate_down, loss_weight) at ",
+        "def backward_cpu(self, loss_weight, propagate_down, bottom):",
+    ),
+    signature("NoGradientsLayer", "NoGradientsLayer has no method gradients", "def gradients(self, xp, pred, target):"),
+    signature("NoLossLayer", "NoLossLayer has no method loss", "def loss(self, xp, pred, target):"),
+    signature(
+        "SwappedLossLayer",
+        "; ArrayLossLayer calls it with xp, pred, target, weight=None",
+        "def loss(self, xp, pred, target, weight=None):",
+    ),
+    signature("NoXpLayer", "has gradients(self, pred, target, weight=None) at ", "def gradients(self, xp, pred, "),
+    signature("NoTargetLayer", "has gradients(self, xp, pred) at ", "def gradients(self, xp, pred, target, "),
+    signature("WrongShapesLayer", "has check_shapes(self, one, two, three) at ", CHECK_SHAPES),
+    Broken("loss-weight", at(euclidean(more=""), LOSS), "it trains nothing", "loss_weight: 1 in the layer"),
+    Broken(
+        "loss-weight",
+        at(TWO_TOPS.replace("loss_weight: 1", ""), LOSS),
+        "it trains nothing",
+        "loss_weight: 1 loss_weight: 0 in the layer",
+    ),
+    Broken(
+        "loss-weight",
+        at(DATA + PRED + python("GoodLayer", "doctor_layers", more=""), LOSS),
+        "it trains nothing",
+        severity="warning",
+    ),
+    # What takes a loss need not lead to one.
+    Broken(
+        "loss-weight",
+        at(euclidean(more=""), LOSS) + SCALED,
+        'it trains nothing; what takes it, "scaled", leads to no loss either',
+        "loss_weight: 1 in the layer",
+    ),
+    Broken(
+        "loss-weight",
+        at(euclidean(more=""), LOSS) + SCALED + SILENCE.replace('"loss"', '"scaled"'),
+        '"scaled", leads to no loss either',
+    ),
+    Broken("loss-weight", at(euclidean(more=""), LOSS) + SILENCE, "is no loss to Caffe: it trains nothing"),
+    Broken("loss-weight", at(euclidean(more=""), LOSS) + SILENCE + REAL_LOSS, "it trains nothing"),
+    Broken("loss-weight", at(euclidean(more=""), LOSS) + SCALED + REAL_LOSS, "it trains nothing"),
+    Broken(
+        "loss-weight",
+        at(DATA + PRED + python("GoodLayer", "doctor_layers", more=""), LOSS) + REAL_LOSS,
+        "it trains nothing",
+        severity="warning",
+    ),
+    Broken(
+        "no-loss",
+        at(COST, 'layer { name: "cost"'),
+        "no layer has a loss weight, and none is a loss of Caffe's own: nothing is learnt",
+        "loss_weight: 1 in the layer, if this is the loss",
+        "warning",
+    ),
+    # Nothing says that this net is for training but the look of its last layer.
+    Broken(
+        "no-loss",
+        at(COST.replace("include { phase: TRAIN }", ""), 'layer { name: "cost"'),
+        "nothing is learnt",
+        severity="warning",
+    ),
+    Broken(
+        "no-loss",
+        at(TWO_COSTS + SILENCE.replace("loss", "more"), 'layer { name: "cost"'),
+        "nothing is learnt",
+        "loss_weight: 1 loss_weight: 0 in the layer",
+        "warning",
+    ),
+    Broken("loss-weight-count", at(TWO_TOPS, LOSS), "1 loss_weight for 2 tops", "loss_weight: 1 loss_weight: 0"),
+    Broken(
+        "label-gradient",
+        at(softmax(LABELLER), 'bottom: "scores"'),
+        'bottom "given" (label) depends on the parameters of "teacher"; the gradient that it gets from this loss is 0',
+        "propagate_down: true propagate_down: false in the layer",
+        "warning",
+    ),
+    Broken(
+        "label-gradient",
+        at(softmax(LABELLER, kind='"SoftmaxWithLoss"'), 'bottom: "scores"'),
+        'depends on the parameters of "teacher"; Caffe ends with its gradient',
+    ),
+    Broken(
+        "label-gradient",
+        at(
+            softmax(FROZEN_LABELLER, "\npropagate_down: true propagate_down: true", '"SoftmaxWithLoss"'),
+            "propagate_down",
+        ),
+        'propagate_down asks for the gradient of bottom "given" (label), and Caffe ends with that',
+        "propagate_down: true propagate_down: false",
+    ),
+    Broken(
+        "no-backward",
+        softmax(VOTES + ARGMAX),
+        'ArgMax has no backward, and Caffe ends where it asks for it: below it "teacher" learns',
+        'propagate_down: false in the layer that takes it, "loss"',
+    ),
+    Broken("no-backward", "force_backward: true\n" + softmax(FROZEN_VOTES + ARGMAX), "force_backward asks every layer"),
+    Broken(
+        "param-str",
+        at(with_param_str(euclidean(), '{"axis": 1}'), "param_str"),
+        'EuclideanLossLayer: param_str has the unknown key "axis"; it takes "normalization"',
+    ),
+    Broken(
+        "param-str",
+        at(with_param_str(DATA + PRED + python("L1LossLayer", "user_losses"), "x"), "param_str"),
+        "L1LossLayer: param_str is not JSON",
+    ),
+    Broken(
+        "fixed-convolution-zero",
+        at(fixed('bias_term: false\n weight_filler { type: "constant" }'), "weight_filler"),
+        "its top is always 0",
+        'weight_filler { type: "constant" value: 1 }',
+    ),
+    Broken(
+        "fixed-convolution-zero",
+        at(fixed("bias_term: false"), "convolution_param {$"),
+        "its top is always 0, if no file of weights has the layer",
+        severity="warning",
+    ),
+    Broken(
+        "fixed-convolution-trained",
+        at(fixed(f"bias_term: false {ONES}", "param { lr_mult: 1 }"), "param {"),
+        "is trained",
+        "param { lr_mult: 0 decay_mult: 0 }",
+    ),
+    Broken("fixed-convolution-trained", at(fixed(f"bias_term: false {ONES}", ""), 'layer { name: "sum"'), "is trained"),
+    Broken(
+        "fixed-convolution-trained",
+        at(fixed(ONES, "param { lr_mult: 0 }"), "convolution_param {$"),
+        "has a bias, and that is trained",
+        "bias_term: false",
+    ),
+    Broken(
+        "fixed-convolution-trained",
+        at(fixed(f"bias_term: false {ONES}", "", "SigmoidCrossEntropyLoss"), 'layer { name: "sum"'),
+        "is trained",
+        severity="warning",
+    ),
+    Broken("multi-gpu", at(euclidean(), LOSS), "do not work with caffe train --gpu 0,1", "--gpu 0, or", gpu="0,1"),
+    Broken("multi-gpu", at(euclidean(), LOSS), "if that is more than one GPU", severity="warning", gpu="all"),
+    Broken(
+        "reduction-axes",
+        reduction(1),
+        "Reduction takes the SUM over axis 1 and all after it, 3×2×2 values to one",
+        "for axis 1 alone ChannelSumEuclideanLossLayer",
+        "warning",
+    ),
+]
+
+GOOD = [
+    ("module-import", DATA + PRED + python("GoodLayer", "doctor_layers")),
+    ("layer-class", euclidean()),
+    ("method-signature", DATA + PRED + python("OwnForwardLayer", "doctor_layers")),
+    ("method-signature", DATA + PRED + python("FreeNamesLayer", "doctor_layers")),
+    ("method-signature", DATA + PRED + python("WeightLayer", "doctor_layers", bottoms=("pred", "target", "data"))),
+    ("method-signature", DATA + PRED + python("OwnArrayForwardLayer", "doctor_layers")),
+    ("method-signature", DATA + PRED + python("ArrayL1LossLayer", "user_losses")),
+    ("method-signature", DATA + python("NoGradientsLayer", "doctor_layers", bottoms=("data", "target"))),
+    ("method-signature", DATA + python("NoBackwardLayer", "doctor_layers", bottoms=("data",))),
+    ("loss-weight", euclidean(more="loss_weight: 0")),
+    ("loss-weight", euclidean(more="").replace("TRAIN", "TEST")),
+    ("loss-weight", euclidean(more="") + SCALED.replace("}", "loss_weight: 1 }")),
+    (
+        "loss-weight",
+        euclidean(more="") + SCALED + 'layer { name: "x" type: "Power" bottom: "scaled" top: "x" loss_weight: -2 }',
+    ),
+    ("loss-weight", COST.replace('"cost"', '"metric"') + REAL_LOSS),
+    ("no-loss", COST + REAL_LOSS),
+    ("no-loss", COST + REAL_LOSS.replace('top: "real"', "")),  # Caffe adds the top
+    ("no-loss", COST.replace("TRAIN", "TEST")),
+    ("no-loss", DATA.replace("include { phase: TRAIN }", "") + PRED),  # such as for caffe test, or extract_features
+    ("no-loss", COST.replace("TRAIN", "TEST").replace("DummyData", "Input").replace("dummy_data", "input")),
+    ("loss-weight-count", TWO_TOPS.replace("loss_weight: 1", "loss_weight: 1 loss_weight: 0")),
+    ("fixed-convolution-zero", fixed(ZEROS).replace("TRAIN", "TEST")),
+    ("fixed-convolution-trained", fixed(f"bias_term: false {ONES}", "").replace("TRAIN", "TEST")),
+    ("label-gradient", softmax(LABELLER, "propagate_down: true propagate_down: false")),
+    ("label-gradient", softmax(FROZEN_LABELLER)),
+    ("label-gradient", softmax(FROZEN_LABELLER, "propagate_down: true propagate_down: true")),
+    ("no-backward", softmax(VOTES + ARGMAX, "propagate_down: true propagate_down: false")),
+    ("no-backward", softmax(FROZEN_VOTES + ARGMAX)),
+    ("param-str", with_param_str(euclidean(), '{"normalization": "FULL"}')),
+    ("fixed-convolution-zero", fixed(f"bias_term: false {ONES}")),
+    ("fixed-convolution-zero", fixed('weight_filler { type: "constant" }', "")),
+    ("fixed-convolution-trained", fixed(ONES, "")),
+    ("fixed-convolution-trained", fixed(ZEROS, "", "SigmoidCrossEntropyLoss")),
+    ("fixed-convolution-trained", fixed(ONES, "param { lr_mult: 0 } param { lr_mult: 0 }")),
+    ("reduction-axes", reduction(3)),
+    ("reduction-axes", reduction(1, "dim: 4 dim: 3 dim: 1 dim: 1")),
+    ("multi-gpu", DATA + PRED + 'layer { name: "loss" type: "EuclideanLoss" bottom: "pred" bottom: "target" }'),
+]
+
+
+# Caffe itself. What stands for it here is broken in the way of the rule, and does nothing else.
+
+DESCRIPTORS = """TypeError('Descriptors cannot be created directly.\\nIf this call came from a _pb2.py file, ...')"""
+ENVIRONMENTS = [
+    ("caffe-missing", {"__init__.py": "from . import pycaffe", "pycaffe.py": "from ._caffe import Net"}, "_caffe.so"),
+    ("caffe-missing", {"__init__.py": "VERSION = 2"}, "is not pycaffe"),
+    (
+        "caffe-other-python",
+        {"__init__.py": "raise SystemError('initialization of _caffe')", "_caffe.so": "\x7fELF libpython2.7.so.1.0"},
+        "_caffe.so is built for Python 2.7; this is 3.",
+    ),
+    (
+        "caffe-other-python",
+        {"__init__.py": "from . import _caffe", "_caffe.cpython-36m-x86_64-linux-gnu.so": ""},
+        "is built for Python 3.6",
+    ),
+    ("caffe-other-python", "ImportError('_caffe.so: undefined symbol: PyClass_Type')", "for another Python"),
+    (
+        "caffe-library",
+        "ImportError('libcaffe.so.1.0.0: cannot open shared object file: No such file or directory')",
+        "Caffe's library libcaffe.so.1.0.0 is not found",
+    ),
+    (
+        "caffe-library",
+        "ImportError('libhdf5_hl.so.100: cannot open shared object file: No such file or directory')",
+        "needs the library libhdf5_hl.so.100",
+    ),
+    ("caffe-protobuf", DESCRIPTORS, "Python's protobuf is newer"),
+    ("caffe-protobuf", "ImportError(\"cannot import name 'builder' from 'google.protobuf.internal'\")", "is older"),
+    ("caffe-protobuf", "ImportError('undefined symbol: _ZN6google8protobuf7Message')", "with another libprotobuf"),
+    ("caffe-numpy", "ImportError('numpy.core.multiarray failed to import')", "headers of another NumPy"),
+    ("caffe-numpy", "AttributeError('_ARRAY_API not found')", "headers of another NumPy"),
+    ("caffe-dependency", "ModuleNotFoundError(\"No module named 'skimage'\")", "needs the package skimage"),
+    ("caffe-import", "RuntimeError('out of cheese')", "import caffe fails"),
+    (
+        "caffe-other-python",
+        {"__init__.py": "import os; os.abort()", "_caffe.so": "\x00libboost_python3-py35.so.1.58.0\x00"},
+        "is built for Python 3.5",
+    ),
+    ("caffe-import", {"__init__.py": "import os; os.abort()"}, "import caffe ends the process with SIGABRT"),
+    ("caffe-import", {"__init__.py": "raise SystemExit"}, "import caffe fails"),
+]
+
+RUNTIME = """
+__version__ = "13.0"
+class cuda:
+    class runtime:
+        runtimeGetVersion = staticmethod(lambda: {version})
+        @staticmethod
+        def getDeviceCount():
+            {count}
+"""
+CUPYS = [
+    ("cupy-missing", "raise ModuleNotFoundError('No module named', name='cupy')", "CuPy is not installed"),
+    ("cupy-cuda", "raise ImportError('libcublas.so.11: cannot open shared object file')", "for another CUDA than"),
+    ("cupy-cuda", "raise ImportError('broken')", "CuPy cannot be imported"),
+    ("cupy-cuda", RUNTIME.format(version=11080, count="return 1"), "CuPy is for CUDA 11, Caffe for CUDA 12"),
+    ("cupy-device", RUNTIME.format(version=12040, count="raise RuntimeError('insufficient driver')"), "no device"),
+    ("cupy-device", RUNTIME.format(version=12040, count="return 0"), "no device"),
+    ("cupy-device", RUNTIME.format(version=12040, count="return 1"), "CuPy does not compute"),
+    ("cupy-device", "import os; os.abort()", "CuPy ends the process with SIGABRT"),
+]

@@ -1,0 +1,94 @@
+"""What the command prints and writes."""
+
+import json
+import re
+
+import pytest
+from harness import ROOT
+from harness.doctor_nets import DATA, NO_WEIGHT, PRED, python
+from harness.doctor_tables import BROKEN, CUPYS, ENVIRONMENTS, GOOD
+
+from pylayers.tools import cli
+from pylayers.tools.doctor.finding import RULES
+
+
+def test_every_rule_is_tested():
+    tables = {broken.rule for broken in BROKEN}, {rule for rule, *_ in ENVIRONMENTS}, {rule for rule, *_ in CUPYS}
+    # Each of these has a test of its own above.
+    alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format"}
+    alone |= {"solver-net", "solver-settings", "nothing-learns"}
+    assert set.union(*tables, alone) == RULES.keys()
+    assert {rule for rule, _ in GOOD} == {name for name, rule in RULES.items() if rule.check} - alone
+
+
+@pytest.mark.usefixtures("quick_children")
+def test_prints_and_writes_what_it_finds(tmp_path, capsys):
+    (tmp_path / "net.prototxt").write_text(NO_WEIGHT)
+    assert cli.main(["doctor", str(tmp_path / "net.prototxt"), "--json", str(tmp_path / "x.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines == [
+        f'{tmp_path}/net.prototxt:5: error: layer "loss": a Python layer without loss_weight is no loss to Caffe: it '
+        "trains nothing [loss-weight]",
+        "    write: loss_weight: 1 in the layer, or loss_weight: 0 where that is meant",
+        "1 error, 0 warnings",
+    ]
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert (result["errors"], result["warnings"]) == (1, 0)
+    assert result["environment"]["python_layers"] is True
+    (finding,) = result["findings"]
+    assert (finding["rule"], finding["line"], finding["layer"]) == ("loss-weight", 5, "loss")
+
+
+@pytest.mark.usefixtures("quick_children")
+def test_the_readme_shows_what_it_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.prototxt").write_text(DATA + PRED + python("EuclideanLoss", more=""))
+    assert cli.main(["doctor", "net.prototxt"]) == 1
+    _, printed = capsys.readouterr().out.split("\n", 1)
+    shown = (ROOT / "docs/troubleshooting.md").read_text()
+    assert re.sub(r":\d+:", ":N:", printed) in re.sub(r":\d+:", ":N:", shown)
+
+
+@pytest.mark.usefixtures("quick_children")
+def test_a_warning_alone_ends_with_status_0(capsys):
+    assert cli.main(["doctor", "prototxt/channel_sum_euclidean_loss_all_axes_builtin.prototxt"]) == 0
+    assert "0 errors, 1 warning\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick_children")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read net.prototxt: No such file or directory"),
+        ("", "net.prototxt is no net and no solver: it has no layer"),
+        (
+            'name: "x"\nlayer { nmae: "y" }',
+            'net.prototxt:2: Message type "caffe.LayerParameter" has no field named "nmae',
+        ),
+        ("layer { name: 'x'\n\n", "net.prototxt:1: Expected"),
+        ("layer }", "net.prototxt:1: "),
+        (
+            'base_lr: 0.1\nnet: "net.prototxt"',
+            'net.prototxt:1: Message type "caffe.NetParameter" has no field named "base',
+        ),
+        ("base_lr: 0.1\nmax_iter: many", "net.prototxt:2: 'max_iter: many': Couldn't parse integer: many"),
+        ("\ufeff\x00", "net.prototxt:1: "),
+    ],
+)
+def test_refuses_a_file_in_one_line(text, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "net.prototxt").write_text(text)
+    assert cli.main(["doctor", "net.prototxt", "--json", "x.json"]) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"pylayers doctor: {message}")
+    assert printed.out == ""
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("value", ["", "0,", "a", "-1", "0 1"])
+def test_refuses_gpus_in_one_line(value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["doctor", f"--gpu={value}"])
+    assert "argument --gpu: must be GPU numbers, such as 0 or 0,1, or all" in capsys.readouterr().err
