@@ -38,8 +38,9 @@ bench: $(READY)
 	$(VENV)/bin/python -m pylayers bench \
 	    --json "benchmarks/$$(uname -m)-$$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)cores.json"
 
+# A few processes, and not one for each core of a large machine: the losses' own threads need the cores too.
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 
 # These fail, and are not skipped, where there is no GPU. The environment must have CuPy: the extra cuda12 or cuda13.
 test-gpu: $(READY)

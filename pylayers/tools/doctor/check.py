@@ -1,24 +1,24 @@
 """`pylayers doctor`: the nets of a file, held against all rules."""
 
-from pylayers.tools.doctor import rules  # noqa: F401, it registers them
+from pylayers.tools.doctor import environment, read, rules  # noqa: F401, they register the rules
 from pylayers.tools.doctor.build import build
 from pylayers.tools.doctor.finding import RULES
 from pylayers.tools.doctor.modules import import_modules
 
 
-def check(read, gpus):
+def check(nets, gpus):
     """Checks the nets of a file: by the rules and then, where these find no error, by building them with Caffe.
 
     Args:
-        read: from `read.read`.
+        nets: a `read.Read`.
         gpus: what ``--gpu`` says, or None.
 
     Returns:
         A list of findings, each once.
     """
     phases = {}  # of each finding, to say once what is wrong in both
-    modules, path = import_modules(read.nets)
-    for net in read.nets:
+    modules, path = import_modules(nets.nets)
+    for net in nets.nets:
         net.modules, net.gpus = modules, gpus
         found = _apply(net, needs_shapes=False)
         if not any(finding.severity == "error" for finding in found):
@@ -29,7 +29,7 @@ def check(read, gpus):
             phases.setdefault(finding, set()).add(net.phase)
     return [
         finding._replace(found=f"{finding.found}, in phase {max(where).upper()}")
-        if finding.rule == "build" and where != {net.phase for net in read.nets}
+        if finding.rule == "build" and where != {net.phase for net in nets.nets}
         else finding
         for finding, where in phases.items()
     ]

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from pylayers.tools.doctor import check, environment, read
+from pylayers.tools.doctor import check
 from pylayers.tools.doctor.finding import RULES
 
-__all__ = ["check", "environment", "read", "text"]  # the first three register rules
+__all__ = ["check", "text"]  # check registers the rules
 
 _HEAD = """\
 # What doctor finds

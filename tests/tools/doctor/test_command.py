@@ -9,6 +9,7 @@ from harness.doctor_nets import DATA, NO_WEIGHT, PRED, python
 from harness.doctor_tables import BROKEN, CUPYS, ENVIRONMENTS, GOOD
 
 from pylayers.tools import cli
+from pylayers.tools.doctor import check  # noqa: F401, it registers the rules
 from pylayers.tools.doctor.finding import RULES
 
 
