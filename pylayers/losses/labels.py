@@ -9,6 +9,7 @@ import numpy as np
 
 from pylayers.params import Choice, Integer, Numbers
 from pylayers.runtime import loops
+from pylayers.runtime.tiles import quietly
 
 # The options that a loss over labels has. N is the product of the axes before the classes' axis.
 OPTIONS = {
@@ -118,6 +119,7 @@ class LabelReader:
         return expected(self.shape[1], self._options.ignore_label)
 
 
+@quietly
 def read_labels(label, classes, ignore, class_weights, weight, y, weights):
     """Checks labels, and writes the class and the weight of each, by NumPy.
 

@@ -11,7 +11,7 @@ from pylayers.params import Choice, Integer
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import block_shape, blocks_for, segments_of, wide
 from pylayers.runtime.kernels import Kernels
-from pylayers.runtime.tiles import cut, map_tiles, tiles_of
+from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
 
 class ChannelSumEuclideanLossLayer(KernelLossLayer):
@@ -92,15 +92,16 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         def by_loops(tile):
             return self._loops.write_residuals(pred, target, residual, *tile)
 
+        @quietly
         def by_formula(tile):
             *inputs, out = cut(tile, pred, target, residual)
             exact = formula.residuals(np, *inputs, np.float64)
             out[...] = exact
-            return formula.half_square_sum(np, exact)
+            return float(formula.half_square_sum(np, exact))
 
         total = sum(map_tiles(by_loops if self._loops else by_formula, self._tiles))
         self.kept = residual
-        return float(total / self._normalizer)
+        return total / self._normalizer
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """G · (s(pred) − s(target)) / Z for each element of a sum, its negative for target's."""
@@ -115,12 +116,14 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         def by_loops(tile):
             self._loops.broadcast_residual(self.kept, scale, diff, *tile)
 
+        @quietly
         def by_formula(tile):
             residual, out = cut(tile, self.kept, diff)
             out[...] = formula.gradient(np, residual, scale, diff.shape[1], np.float32)
 
         map_tiles(by_loops if self._loops else by_formula, self._tiles)
 
+    @quietly
     def reference(self, bottoms):
         """The formula in float64."""
         residual = formula.residuals(np, *self._as_3d(bottoms), np.float64)

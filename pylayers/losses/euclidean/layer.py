@@ -11,7 +11,7 @@ from pylayers.params import Choice
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import blocks_for, wide
 from pylayers.runtime.kernels import Kernels
-from pylayers.runtime.tiles import cut, map_tiles, tiles_of
+from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
 _THREADS = 256
 
@@ -76,13 +76,15 @@ class EuclideanLossLayer(KernelLossLayer):
     def forward_cpu(self, bottom, top):
         """E = 1/Z · Σ w (pred − target)² / 2, the tiles added in float64."""
         matrices = self._matrices([blob.data for blob in bottom])
-        if self._loops:
-            half_square_sum = self._loops.half_square_sum
-            parts = map_tiles(lambda tile: half_square_sum(*matrices, *tile), self._tiles)
-        else:
-            half_square_sum = formula.half_square_sum
-            parts = map_tiles(lambda tile: half_square_sum(np, *cut(tile, *matrices), np.float32), self._tiles)
-        return float(sum(parts) / self._normalizer)
+
+        def by_loops(tile):
+            return self._loops.half_square_sum(*matrices, *tile)
+
+        @quietly
+        def by_formula(tile):
+            return float(formula.half_square_sum(np, *cut(tile, *matrices), np.float32))
+
+        return sum(map_tiles(by_loops if self._loops else by_formula, self._tiles)) / self._normalizer
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """G · w · (pred − target) / Z for pred, its negative for target."""
@@ -96,12 +98,14 @@ class EuclideanLossLayer(KernelLossLayer):
         def by_loops(tile):
             self._loops.write_gradient(*matrices, scale, diff, *tile)
 
+        @quietly
         def by_formula(tile):
             *inputs, out = cut(tile, *matrices, diff)
             out[...] = formula.gradient(np, *inputs, scale, np.float32)
 
         map_tiles(by_loops if self._loops else by_formula, self._tiles)
 
+    @quietly
     def reference(self, bottoms):
         """The formula in float64."""
         rows, columns = self._matrix

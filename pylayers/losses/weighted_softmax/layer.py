@@ -12,7 +12,7 @@ from pylayers.losses.weighted_softmax import formula
 from pylayers.runtime import gpu, loops
 from pylayers.runtime.geometry import block_shape, blocks_for, wide
 from pylayers.runtime.kernels import Kernels
-from pylayers.runtime.tiles import cut, map_tiles, tiles_of
+from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
 # Numbers of scores that one kernel thread can hold in registers. The smallest that covers its share of a position is
 # compiled in; a larger share is read eight scores at a time.
@@ -108,7 +108,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         work = self._loops.losses if self._loops else _losses_by_formula
         total = sum(map_tiles(lambda tile: work(*arrays, *tile), self._tiles))
         self.kept = self._peak, self._others
-        return float(total / z) if z else 0.0
+        return total / z if z else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """G · w · (softmax(x) − 1_y) / Z, 0 where ignored, from what forward kept for each position."""
@@ -120,6 +120,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         work = self._loops.write_gradients if self._loops else _write_gradients_by_formula
         map_tiles(lambda tile: work(*arrays, *tile), self._tiles)
 
+    @quietly
     def reference(self, bottoms):
         """The formula in float64."""
         scores = self._as_3d(np.asarray(bottoms[0], np.float64))
@@ -190,11 +191,12 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     def _read_labels(self, bottom):
         """The labels' classes, their weights, and Z. What forward kept is void where a class has changed since."""
         data = [blob.data for blob in bottom[1:]]
+        kept, self.kept = self.kept, None  # void until it is known; an interrupt may leave only some classes changed
         read = self._labels.read(*data)
-        if read.changed:
-            self.kept = None
         if read.wrong >= 0:
             self._fail_label(data[0].reshape(-1)[read.wrong], read.wrong)
+        if not read.changed:
+            self.kept = kept
         return read.y, read.weight, read.z
 
     def _fail_label(self, value, flat_index):
@@ -202,6 +204,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         self.fail(f"{self.name_bottom(1)} holds {value:g} at {position}; {self._labels.expected()}")
 
 
+@quietly
 def _losses_by_formula(scores, y, weight, peak, others, prob, *tile):
     """As `losses` of the loops, on one tile."""
     scores, y, weight, peak, others, prob = cut(tile, scores, y, weight, peak, others, prob)
@@ -209,9 +212,10 @@ def _losses_by_formula(scores, y, weight, peak, others, prob, *tile):
     if prob is not None:
         prob[...] = formula.probabilities(np, scores, y, peak, others, np.float32)
     weighted = losses if weight is None else losses * weight
-    return np.sum(weighted, where=y >= 0, dtype=np.float64)
+    return float(np.sum(weighted, where=y >= 0, dtype=np.float64))
 
 
+@quietly
 def _write_gradients_by_formula(scores, y, weight, peak, others, scale, diff, *tile):
     """As `write_gradients` of the loops, on one tile."""
     scores, y, weight, peak, others, diff = cut(tile, scores, y, weight, peak, others, diff)
