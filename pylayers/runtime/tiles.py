@@ -15,7 +15,7 @@ import numpy as np
 # Elements of float32 in a tile. With Numba that is large enough that computing a tile outweighs handing over the GIL,
 # which takes up to 50 µs. With NumPy it bounds the memory that the formula takes beside the blobs.
 TILE = 2**18
-# Rows of so few elements are not cut, as NumPy is slow with shorter ones.
+# Rows of up to this many elements are not cut, as NumPy is slow with short rows.
 SHORT = 256
 
 
@@ -28,7 +28,7 @@ def tiles_of(outer, inner, depth=1):
         depth: the elements of float32 that a position has: its channels, and what is computed beside them.
 
     Returns:
-        What `tiles` does, each tile of about `TILE` elements.
+        A list of tiles, as from `tiles`, each of about `TILE` elements.
     """
     return tiles(outer, inner, max(TILE // depth, min(inner, SHORT)))
 
@@ -69,7 +69,7 @@ def cut(tile, *arrays):
     """Views of arrays on a tile.
 
     Args:
-        tile: from `tiles`.
+        tile: one of those from `tiles`.
         *arrays: with rows on the first axis and columns on the last: (rows, columns) or (rows, channels, columns).
             A vector has one number for each row. None stays None.
 
@@ -113,7 +113,7 @@ def map_tiles(work, every_tile):
         for _ in range(threads - 1):
             others.append(_pool(threads - 1).submit(take))
         take()
-    finally:  # no thread writes once this function is left; one that has not begun need not
+    finally:  # no thread may write after this function; those that have not begun are cancelled
         begun = [other for other in others if not other.cancel()]
         wait(begun)
     for other in begun:
@@ -132,5 +132,5 @@ def _pool(threads):
     return ThreadPoolExecutor(threads, thread_name_prefix="pylayers")
 
 
-# A child process has none of its parent's threads.
+# A forked child has none of its parent's threads, and so needs a pool of its own.
 os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,4 +1,4 @@
-"""`pylayers doctor`: the nets of a file, held against all rules."""
+"""`pylayers doctor`: applies all rules to the nets of a file."""
 
 from pylayers.tools.doctor import rules  # noqa: F401, it registers them
 from pylayers.tools.doctor.build import build
@@ -10,13 +10,13 @@ def check(read, gpus):
     """Checks the nets of a file: by the rules and then, where these find no error, by building them with Caffe.
 
     Args:
-        read: from `read.read`.
+        read: what `read.read` has returned for the file.
         gpus: what ``--gpu`` says, or None.
 
     Returns:
         A list of findings, each once.
     """
-    phases = {}  # of each finding, to say once what is wrong in both
+    phases = {}  # from each finding to its phases, so that what is wrong in both is said once
     modules, path = import_modules(read.nets)
     for net in read.nets:
         net.modules, net.gpus = modules, gpus
