@@ -1,7 +1,7 @@
 """Proves a layer's gradient: backward against central differences of forward, on real Caffe.
 
-It takes any layer: a Python layer of anyone's, or one of Caffe's own. The layer alone is put into a net, with an
-Input for each bottom; everything else is what Caffe itself does with it.
+It takes any layer: a Python layer, or one of Caffe's own. The layer alone is put into a net, with an Input for each
+bottom, and Caffe itself runs that net.
 """
 
 import functools
@@ -24,7 +24,7 @@ STEP, THRESHOLD = GRADIENT_CHECKER["step"], GRADIENT_CHECKER["threshold"]
 # Blobs of up to this many elements are checked element by element, larger ones along random directions.
 EXHAUSTIVE = 2000
 DIRECTIONS = 20
-# Of the largest gradient: a change of an element's between a direction's ends that shows a kink.
+# An element is at a kink if its gradient at a direction's two ends differs by more than this share of the largest one.
 _LEAP = 0.03
 # A direction is checked again without its kink elements only if the rest keeps this share of the gradient's norm.
 _STEADY = 0.9
@@ -32,7 +32,7 @@ _STEADY = 0.9
 _SHORTER = (3 / 4, 1 / 2, 1 / 3)
 _SENTINEL = np.float32(12345.5)
 
-# In place of the worst element. Where it is so of every blob, nothing is proven.
+# Stands in place of the worst element. Where it holds for every blob, nothing is proven.
 ALL_ZERO = "where every derivative is 0"
 
 
@@ -40,12 +40,12 @@ class BlobResult(NamedTuple):
     """What was found for one bottom or parameter blob."""
 
     blob: str
-    checked: int  # elements, or directions
-    skipped: int  # elements within `kink_range` of `kink`
+    checked: int  # number of elements, or of directions
+    skipped: int  # number of elements within `kink_range` of `kink`
     worst: str  # the worst element or direction, with both derivatives
-    error: float  # its difference
+    error: float  # the difference between its two derivatives
     tolerance: float  # what that difference may be
-    beside: int = 0  # elements compared to one side of a kink, or directions without the elements at kinks
+    beside: int = 0  # number of elements compared on one side of a kink, or of directions without the elements at kinks
 
 
 class Report(NamedTuple):
@@ -73,7 +73,7 @@ class Report(NamedTuple):
 
 
 class NothingToCheckError(ValueError):
-    """A layer without a bottom or a parameter that has a gradient: to say that it is right would prove nothing."""
+    """No bottom and no parameter of the layer has a gradient, so there is nothing that could be right or wrong."""
 
 
 def assert_gradient(layer: Union[str, caffe_pb2.LayerParameter], bottoms: Sequence, **options: Any) -> None:
@@ -108,29 +108,31 @@ def check_gradient(
 ) -> Report:
     """Compares backward with central differences of forward.
 
-    The objective is Σ v·top, v being the tops' diff: random numbers, or `loss_weight` for a layer whose first top has
-    one element, so that a layer which ignores its top's diff is found out. float32 limits what can be seen: a
-    derivative may be off by `threshold` times the blob's largest one, plus the rounding of the objective over the step.
-    Where a few elements are off by more, a step may have crossed a kink, as that of L1 or Huber losses: they are
-    compared to the slope on one side, and large blobs without the elements whose gradient leaps. What is still off may
-    be so by twice what the derivatives of shorter steps span.
+    The objective is Σ v·top, where v is the tops' diff. It is `loss_weight` for a layer whose first top has one
+    element, and random numbers for others, so that a layer which ignores its top's diff is found out.
 
-    Beside the derivatives it checks that twice the tops' diff gives twice the gradient; that backward writes a bottom's
-    diff and does not add to it, and leaves it alone where propagate_down is false (only for layers with two bottoms
-    that have a gradient; Caffe calls no backward else).
+    float32 limits what can be seen. A derivative may be off by `threshold` times the blob's largest one, plus the
+    rounding error of the objective divided by the step. Where it is off by more, a step may have crossed a kink, as L1
+    and Huber losses have. A small blob's element is then compared with the slope on one side of the kink; a large blob
+    is compared without the elements whose gradient leaps. What is still off may be off by twice the spread of the
+    derivatives from shorter steps.
+
+    Beside the derivatives three rules of backward are checked. Twice the tops' diff must give twice the gradient.
+    Backward must write a bottom's diff, and not add to it. Where propagate_down is false it must leave the diff alone;
+    this is checked only if at least two bottoms have a gradient, since Caffe calls no backward otherwise.
 
     Args:
         layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
-        bottoms: for each bottom its shape (filled with normal random numbers), or an array.
-        labels: dict from the index of a bottom to the number of its classes; it is filled with whole numbers.
-        constants: indices of more bottoms that have no gradient. Not needed for what is known to have none: the
-            CONSTANTS of a loss on the kit's base classes, the labels of Caffe's own losses.
+        bottoms: for each bottom an array, or a shape, which is filled with normal random numbers.
+        labels: dict from the index of a bottom to the number of its classes. The bottom is filled with random labels.
+        constants: indices of more bottoms that have no gradient. Two kinds are known and need not be given: the
+            CONSTANTS of a loss on the kit's base classes, and the labels of Caffe's own losses.
         loss_weight: the first top's diff where it has one element; 0.3 if not given.
         step: how far a value is moved, relative to the root mean square of its blob.
-        threshold: see above.
-        kink: with `kink_range`, as Caffe's checker: where abs(value) lies within `kink_range` of `kink`, the forward
-            may have a kink, and the element is skipped.
-        kink_range: negative for no kink.
+        threshold: how far a derivative may be off, as a share of the blob's largest one.
+        kink: where forward may have a kink, as in Caffe's checker. An element is skipped if its abs(value) lies within
+            `kink_range` of `kink`.
+        kink_range: how near to `kink` elements are skipped; negative for no kink.
         seed: of all random numbers, the layer's own included.
         phase: caffe.TEST or caffe.TRAIN.
 
@@ -169,7 +171,7 @@ def check_gradient(
 
 
 def _known_constants(layer, count, labels):
-    """The label of a loss of Caffe's own, and the bottoms that a loss on the kit's base class says are constant."""
+    """The indices of the label of one of Caffe's own losses, or of the CONSTANTS of a loss on the kit's base class."""
     if layer.type in LABEL_LOSSES:
         return [] if 1 in labels else [1]
     if layer.type != "Python":
@@ -188,10 +190,10 @@ class _Row(NamedTuple):
     place: object  # the element's index, or ... for all of them
     signs: object  # how far each moves, in steps
     text: str
-    expected: float  # by backward
-    numeric: float  # by forward
-    noise: float  # of `numeric`
-    beside: bool = False  # a kink
+    expected: float  # the derivative by backward
+    numeric: float  # the derivative by forward
+    noise: float  # how far `numeric` may be off
+    beside: bool = False  # whether it is compared beside a kink
 
     @property
     def error(self):
@@ -236,7 +238,7 @@ def _check_blob(name, blob, gradient, subject, step, threshold, kink, random):
 
 
 def _central(blob, gradient, place, signs, text, size, subject):
-    """A derivative by (f(x + size) − f(x − size)) / 2 size."""
+    """A derivative by central difference, (f(x + size) − f(x − size)) / (2 size)."""
     move = signs * size
     (above, noise), (below, _) = subject.moved(blob, place, (move, -move), subject.objective)
     expected = float(np.sum(gradient[place] * signs, dtype=np.float64))
@@ -244,11 +246,11 @@ def _central(blob, gradient, place, signs, text, size, subject):
 
 
 def _one_sided(blob, gradient, row, size, subject):
-    """The derivative by forward to the one side of an element that is nearer to backward's.
+    """The derivative of forward to one side of an element: to that side which is nearer to backward's.
 
-    Where a kink, or a bend as Huber's, lies within a step to one side, the formula of second order for the other side,
-    (−3 f(x) + 4 f(x + size) − f(x + 2 size)) / 2 size, does not see it. Where the slopes to both sides are nearly
-    the same there is no kink, and the derivative stays what it was.
+    Where a kink, or a bend such as Huber's, lies within a step to one side, the formula of second order for the other
+    side, (−3 f(x) + 4 f(x + size) − f(x + 2 size)) / (2 size), does not see it. Where the slopes to both sides are
+    nearly the same there is no kink, and the derivative stays what it was.
     """
     steps = np.array([0, 1, 2, -1, -2]) * size
     f, noise = zip(*subject.moved(blob, row.place, steps, subject.objective))
@@ -261,7 +263,7 @@ def _one_sided(blob, gradient, row, size, subject):
 
 
 def _without_kinks(blob, gradient, row, size, subject):
-    """The derivative along a direction, less the elements whose gradient leaps between its two ends."""
+    """The derivative along a direction, without the elements whose gradient leaps between its two ends."""
     move = row.signs * size
     above, below = subject.moved(blob, row.place, (move, -move), functools.partial(subject.gradient, blob))
     steady = np.abs(above - below) <= _LEAP * np.abs(gradient).max()
@@ -279,7 +281,7 @@ def _as_sure_as_shorter_steps(blob, gradient, row, size, subject):
     """
     shorter = [_central(blob, gradient, row.place, row.signs, "", part * size, subject).numeric for part in _SHORTER]
     noise = 2 * float(np.ptp([row.numeric, *shorter]))
-    if not row.noise < noise < np.inf:  # or NaN, where forward is not finite nearer by
+    if not row.noise < noise < np.inf:  # it is NaN where forward is not finite at a shorter step
         return row
     text = f"{row.text} (shorter steps give {min(shorter):.6g} to {max(shorter):.6g})"
     return row._replace(noise=noise, text=text)
@@ -296,7 +298,7 @@ def _added(subject, wanted, gradients):
 
 
 def _not_scaled(subject, wanted, gradients):
-    """Bottoms whose gradient is not twice as large where the tops' diff is; nothing else shows it where that is 1."""
+    """Bottoms whose gradient does not double with the tops' diff. Where that diff is 1, nothing else shows it."""
     upstream = subject.upstream
     subject.upstream = [2 * v for v in upstream]
     subject.backward(prefill=0)
@@ -330,7 +332,7 @@ def _values(index, bottom, labels, random):
 
 
 def layer_parameter(layer):
-    """A LayerParameter from itself or from its prototxt text; ValueError where the text is no layer's."""
+    """The LayerParameter that `layer` is, or whose prototxt text it is; ValueError where the text is no layer's."""
     if isinstance(layer, caffe_pb2.LayerParameter):
         return layer
     try:

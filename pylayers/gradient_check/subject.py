@@ -11,7 +11,7 @@ from pylayers.caffe_nets import build
 from pylayers.caffe_nets.text import input_text
 from pylayers.errors import UserError
 
-# Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
+# Half a unit in the last place of float32, times four, since a top comes from a few rounded operations.
 _NOISE = 4 * 2.0**-24
 
 
@@ -19,7 +19,7 @@ def layer_class(module, name):
     """The class of a Python layer.
 
     Raises:
-        UserError: the module cannot be imported, or lacks it.
+        UserError: the module cannot be imported, or has no such class.
     """
     try:
         found = importlib.import_module(module)
@@ -35,9 +35,9 @@ class Subject:
 
     Attributes:
         net: the net.
-        index: of the layer in it.
+        index: the layer's index in the net.
         tops: the names of the layer's tops.
-        upstream: of each top, what its diff is before backward.
+        upstream: for each top, what its diff is set to before backward.
     """
 
     def __init__(self, layer, values, wanted, seed, phase, propagate_down=()):
@@ -47,7 +47,7 @@ class Subject:
             layer: a LayerParameter.
             values: an array for each bottom.
             wanted: the indices of the bottoms that get a gradient.
-            seed: of the layer's own random numbers.
+            seed: the seed of the layer's own random numbers.
             phase: caffe.TEST or caffe.TRAIN.
             propagate_down: as in the prototxt, one flag for each bottom, or none.
         """
@@ -67,7 +67,7 @@ class Subject:
         subject.loss_weight[:] = [1] * len(self.tops)
         subject.propagate_down[:] = propagate_down
         for param_spec in subject.param:
-            param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
+            param_spec.lr_mult = 1  # Caffe computes no gradient of a frozen parameter
         caffe.set_random_seed(seed)
         self.net = build.load(param, phase)
         self.seed, self._bottoms = seed, names
@@ -85,7 +85,15 @@ class Subject:
         return list(self.net.layers[self.index].blobs)
 
     def draw_upstream(self, random, loss_weight):
-        """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
+        """Chooses `upstream`.
+
+        A first top of one element is a loss and gets `loss_weight`; the other tops are then by-products and get 0. All
+        other tops get normal random numbers.
+
+        Args:
+            random: a numpy.random.Generator.
+            loss_weight: the diff of a top that is a loss.
+        """
         self.forward()
         shapes = [self.net.blobs[top].data.shape for top in self.tops]
         if np.prod(shapes[0]) == 1:
@@ -99,16 +107,17 @@ class Subject:
         self.net._forward(self.index, self.index)
 
     def objective(self):
-        """Σ v·top in float64, and the size of its rounding errors."""
+        """Runs the layer; returns Σ v·top in float64, and the size of its rounding errors."""
         self.forward()
         terms = [v * self.net.blobs[top].data.astype(np.float64) for v, top in zip(self.upstream, self.tops)]
         return sum(term.sum() for term in terms), _NOISE * sum(np.abs(term).sum() for term in terms)
 
     def backward(self, prefill):
-        """Runs the layer forward and backward, its bottoms' diffs holding `prefill` before.
+        """Fills the bottoms' diffs with `prefill`, and runs the layer forward and backward.
 
         Returns:
-            The bottoms' diffs between forward and backward: HingeLoss, for one, keeps its margins there.
+            A dict with the bottoms' diffs between forward and backward. A layer may write there in forward: HingeLoss
+            keeps its margins in the diff.
         """
         bottoms = {name: self.net.blobs[name] for name in self._bottoms}
         for blob in bottoms.values():
@@ -122,14 +131,21 @@ class Subject:
 
     def gradient(self, blob):
         """A copy of what backward writes to the diff of one of the blobs."""
-        blob.diff[...] = 0  # a parameter's gradient is added
+        blob.diff[...] = 0  # backward adds to a parameter's diff
         self.backward(prefill=0)
         return blob.diff.copy()
 
     def moved(self, blob, place, moves, find):
-        """What `find` gives with some of a blob's values moved: a list, one for each of the `moves`.
+        """Calls `find` with some of a blob's values moved, and restores the values, whatever happens.
 
-        The values are restored, whatever happens.
+        Args:
+            blob: the blob.
+            place: the index of the values in its data.
+            moves: what to add to the values, one call of `find` for each.
+            find: a function without arguments.
+
+        Returns:
+            A list of what `find` returned.
         """
         kept = blob.data[place].copy()
         results = []

@@ -15,7 +15,7 @@ from pylayers.runtime.threads import share
 # Elements of float32 in a tile. With Numba that is large enough that computing a tile outweighs handing over the GIL,
 # which takes up to 50 µs. With NumPy it bounds the memory that the formula takes beside the blobs.
 TILE = 2**18
-# Rows of so few elements are not cut, as NumPy is slow with shorter ones.
+# Rows of up to this many elements are not cut, as NumPy is slow with short rows.
 SHORT = 256
 
 
@@ -28,7 +28,7 @@ def tiles_of(outer, inner, depth=1):
         depth: the elements of float32 that a position has: its channels, and what is computed beside them.
 
     Returns:
-        What `tiles` does, each tile of about `TILE` elements.
+        A list of tiles, as from `tiles`, each of about `TILE` elements.
     """
     return tiles(outer, inner, max(TILE // depth, min(inner, SHORT)))
 
@@ -69,7 +69,7 @@ def cut(tile, *arrays):
     """Views of arrays on a tile.
 
     Args:
-        tile: from `tiles`.
+        tile: one of those from `tiles`.
         *arrays: with rows on the first axis and columns on the last: (rows, columns) or (rows, channels, columns).
             A vector has one number for each row. None stays None.
 

@@ -1,4 +1,4 @@
-"""`pylayers check-gradient`: a layer's backward held against differences of its forward."""
+"""`pylayers check-gradient`: compares a layer's backward with differences of its forward."""
 
 import os
 import sys
@@ -66,7 +66,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status: 0 where the gradient is right, 1 where not.
@@ -79,7 +79,7 @@ def run(options):
 
     if not (options.subject or (options.net and options.layer)):
         raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
-    sys.path.insert(0, os.getcwd())  # a user's module lies where the command is typed
+    sys.path.insert(0, os.getcwd())  # a user's module lies in the folder where the command is typed
     report = child.call(check, options, name=options.layer or options.subject)
     if report.passed and all(result.worst == ALL_ZERO for result in report.results):
         raise UserError("nothing is proven: every derivative is 0 for these values and this loss weight")
@@ -88,7 +88,10 @@ def run(options):
 
 
 def check(options):
-    """Checks the layer that the options name; in a child process, as Caffe ends the process for a wrong layer.
+    """Checks the layer that the options name. It runs in a child process, as Caffe ends the process for a wrong layer.
+
+    Args:
+        options: as for `run`.
 
     Returns:
         A `pylayers.gradient_check.Report`.

@@ -14,6 +14,9 @@ from pylayers.gradient_check.subject import layer_class
 def by_name(options):
     """A layer by its class or type, and the shapes of its bottoms.
 
+    Args:
+        options: the command's parsed arguments.
+
     Returns:
         A LayerParameter, and a list of shapes.
 
@@ -42,6 +45,9 @@ def by_name(options):
 def in_net(options):
     """A layer of a net, and the values of its bottoms.
 
+    Args:
+        options: the command's parsed arguments.
+
     Returns:
         A LayerParameter, and a list of arrays.
 
@@ -67,9 +73,9 @@ def in_net(options):
 
 
 def _bottoms(path, layer, layers, labels, seed, phase):
-    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place.
+    """The values of a layer's bottoms just before it runs, since a later layer may overwrite them in place.
 
-    The net's inputs, which hold zeros, are filled with random numbers, or labels where those are known or asked for.
+    The net's inputs, which hold zeros, are filled with random numbers, or with labels where these are known or given.
     """
     net = caffe.Net(path, phase)
     labels = {**find_labels(layers, net), **labels}
