@@ -162,6 +162,22 @@ class NoReturnArrayLayer(ArrayL1LossLayer):
         list(super().gradients(xp, pred, target))
 
 
+class InPlaceLossLayer(ArrayL1LossLayer):
+    """Its formula changes its first bottom, as published losses do (``x -= x.max()``)."""
+
+    def loss(self, xp, pred, target):
+        pred -= pred.max()
+        return super().loss(xp, pred, target)
+
+
+class InPlaceGradientsLayer(ArrayL1LossLayer):
+    """Its gradients are computed in the memory of a bottom."""
+
+    def gradients(self, xp, pred, target):
+        gradient = xp.sign(xp.subtract(pred, target, out=pred))
+        return gradient, -gradient
+
+
 class FlippedLossLayer(WeightedSoftmaxLossLayer):
     """The kit's loss with the wrong sign of its gradient."""
 
