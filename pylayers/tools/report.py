@@ -35,7 +35,8 @@ def whole_file(path):
     if final.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file")
     if final.exists() and not final.is_file():
-        yield final
+        with _written_as(path, final):
+            yield final
         return
     final = final.resolve()  # a link stays a link
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
@@ -44,10 +45,31 @@ def whole_file(path):
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     try:
-        yield temporary
+        with _written_as(path, temporary):
+            yield temporary
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written_as(path, written):
+    """Turns the OSError that `named_errors` has given the path `written` into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename != str(written):
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def named_errors(path):
+    """Puts a file's path into the OSError of a write to it, as of a full disk: Python tells it of an open alone."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 @contextlib.contextmanager
@@ -72,7 +94,8 @@ def result_files(options):
 def write_json(path, result):
     """Writes a result as JSON, numbers that JSON lacks (NaN, infinity) as null; does nothing where `path` is None."""
     if path is not None:
-        path.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        with named_errors(path):
+            path.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _finite(value):

@@ -163,7 +163,8 @@ def plot(path, names, errors, times):
     right.invert_yaxis()
     right.set(xlabel="milliseconds", title="times")
     right.legend(fontsize="x-small")
-    figure.savefig(path, format="png", dpi=120)
+    with report.named_errors(path):
+        figure.savefig(path, format="png", dpi=120)
     pyplot.close(figure)
 
 
