@@ -106,24 +106,41 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(title, columns, rows, caption="", left=1):
-    """Prints a table, its first `left` columns justified to the left, the others to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+WIDTH = 100  # of tables, in columns of a terminal
 
-    # Wide enough that rich cuts off no row; the terminal wraps one that is too long for it.
-    console = Console(width=max(Console().width, 200))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # as plain text, since a name may hold what rich takes for markup
-    console.print(Text(title))
-    console.print(table)
-    if caption:
-        console.print(Text(caption))
+
+def print_table(title, columns, rows, caption="", left=1):
+    """Prints a table, its first `left` columns justified to the left, the others to the right.
+
+    Lines end where their text ends. A cell in the first column goes on in the next line where a row would have more
+    than `WIDTH` columns.
+    """
+    print("\n".join(line.rstrip() for line in [title, *_table(columns, rows, left), *caption.splitlines()]))
+
+
+def _table(columns, rows, left):
+    """The lines of a table."""
+    from rich.cells import cell_len, chop_cells  # which count the columns that a text takes on a terminal
+
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows)]
+    room = WIDTH - 1 - sum(widths[1:]) - 2 * (len(widths) - 1)
+    widths[0] = min(widths[0], max(room, 20))
+
+    def line(cells):
+        padded = []
+        for index, (cell, width) in enumerate(zip(cells, widths)):
+            space = " " * (width - cell_len(cell))
+            padded.append(cell + space if index < left else space + cell)
+        return " " + "  ".join(padded)
+
+    yield ""
+    yield line(columns)
+    yield " " + "─" * (sum(widths) + 2 * (len(widths) - 1))
+    for first, *others in rows:
+        pieces = chop_cells(first, widths[0]) or [""]
+        yield line([pieces[0], *others])
+        yield from (f"   {piece}" for piece in pieces[1:])
+    yield ""
 
 
 def pyplot():
