@@ -46,6 +46,7 @@ def plot(pairs, path):
         axis.set(title=title, xlabel="iteration", yscale="log")
     np.atleast_1d(axes)[0].set_ylabel("training loss")
     np.atleast_1d(axes)[0].legend()
-    figure.savefig(path, dpi=120)
+    with report.whole_file(path) as unfinished, report.named_errors(unfinished):
+        figure.savefig(unfinished, dpi=120, format="png")
     plt.close(figure)
     print(f"loss curves: {path}")

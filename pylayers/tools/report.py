@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 
 from pylayers.errors import UserError
@@ -141,6 +142,22 @@ def _table(columns, rows, left):
         yield line([pieces[0], *others])
         yield from (f"   {piece}" for piece in pieces[1:])
     yield ""
+
+
+def unwritten():
+    """Writes out what has been printed to stdout.
+
+    Returns:
+        None, or why stdout cannot be written, as where it goes to a file on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try once more at its end, and print a traceback.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"cannot write to stdout: {error.strerror}"
+    return None
 
 
 def pyplot():
