@@ -1,5 +1,6 @@
 """The demo's data sets, made from scikit-learn's bundled digits and photographs, in Caffe's HDF5 format."""
 
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from sklearn.datasets import load_digits, load_sample_images
+
+from pylayers.tools.report import named_errors, whole_file
 
 RARE_DIGITS = (7, 8, 9)
 RARE_SHARE = 0.08  # the share of the rare digits' training images that is kept
@@ -31,7 +34,7 @@ def write_all(folder, nets):
     _write(folder / "photographs_train", *_patches(random))
     matrix = np.diag(class_weights(nets / "digits_weighted.prototxt"))[np.newaxis, np.newaxis]
     blob = caffe.io.array_to_blobproto(matrix)
-    (folder / "class_weights.binaryproto").write_bytes(blob.SerializeToString())
+    write_whole(folder / "class_weights.binaryproto", blob.SerializeToString())
 
 
 def class_weights(prototxt):
@@ -68,7 +71,15 @@ def _patches(random, count=2000):
 
 
 def _write(stem, data, label):
-    with h5py.File(f"{stem}.h5", "w") as file:
+    made = io.BytesIO()  # and not on the disk: HDF5 does not tell in one line that it is full
+    with h5py.File(made, "w") as file:
         file["data"] = data.astype(np.float32)
         file["label"] = label.astype(np.float32)
-    Path(f"{stem}.txt").write_text(f"{stem}.h5\n")
+    write_whole(f"{stem}.h5", made.getvalue())
+    write_whole(f"{stem}.txt", f"{stem}.h5\n".encode())
+
+
+def write_whole(path, content):
+    """Writes bytes to a file, all of them or none; UserError says why not."""
+    with whole_file(path) as unfinished, named_errors(unfinished):
+        unfinished.write_bytes(content)

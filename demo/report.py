@@ -2,9 +2,8 @@
 
 import matplotlib
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+from pylayers.tools import report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -22,23 +21,20 @@ def worst_difference(pairs):
 
 def print_table(pairs):
     """Prints two rows for each pair of runs, a dict from title to (Python, built-in)."""
-    table = Table(
-        title="Each net trained twice from the same seed",
-        caption="diff.: largest relative difference between the two losses along the way",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for column in ("net", "loss by"):
-        table.add_column(column, no_wrap=True)
-    for column in ("final loss", "diff.", "accuracy", "rare recall", "ms/step"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for title, pair in pairs.items():
         difference = f"{largest_difference(*pair):.0e}"
         for kind, run in zip(("Python", "Caffe"), pair):
             scores = ("–" if np.isnan(score) else f"{score:.3f}" for score in (run.accuracy, run.rare_recall))
-            table.add_row(title, kind, f"{run.losses[-1]:.6g}", difference, *scores, f"{1000 * run.step:.2f}")
+            rows.append([title, kind, f"{run.losses[-1]:.6g}", difference, *scores, f"{1000 * run.step:.2f}"])
             title = difference = ""
-    Console().print(table)
+    report.print_table(
+        "Each net trained twice from the same seed",
+        ["net", "loss by", "final loss", "diff.", "accuracy", "rare recall", "ms/step"],
+        rows,
+        caption="diff.: largest relative difference between the two losses along the way",
+        left=2,
+    )
 
 
 def plot(pairs, path):
@@ -50,6 +46,7 @@ def plot(pairs, path):
         axis.set(title=title, xlabel="iteration", yscale="log")
     np.atleast_1d(axes)[0].set_ylabel("training loss")
     np.atleast_1d(axes)[0].legend()
-    figure.savefig(path, dpi=120)
+    with report.whole_file(path) as unfinished, report.named_errors(unfinished):
+        figure.savefig(unfinished, dpi=120, format="png")
     plt.close(figure)
     print(f"loss curves: {path}")

@@ -1,7 +1,8 @@
 """Trains each net of the demo twice from one seed, with a Python loss and with Caffe's own, and compares.
 
 Run it from the root of the clone (`make demo` does). It downloads nothing, prints a table and
-writes build/demo/curves.png. Exit status 1 if a pair of loss curves differs by more than 1e-4.
+writes build/demo/curves.png. Exit status 1 if a pair of loss curves differs by more than 1e-4, 2 if a file
+cannot be written.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import report
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from rich.progress import Progress
+
+from pylayers.errors import UserError, system_message
 
 NETS = Path("prototxt/demo")
 OUTPUT = Path("build/demo")
@@ -87,6 +90,21 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not NETS.is_dir():
         parser.error(f"there is no {NETS} here; run it from the root of the clone")
+    try:
+        return compare_all(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(system_message(error), file=sys.stderr)
+    return 2
+
+
+def compare_all(options):
+    """Trains all pairs, prints the table and draws the picture; returns the exit status.
+
+    Raises:
+        UserError, OSError: a file cannot be written.
+    """
     demo_data.write_all(OUTPUT, NETS)
     pairs = {}
     with Progress() as progress:

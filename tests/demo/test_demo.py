@@ -7,6 +7,7 @@ import pytest
 import report
 import train
 from harness import ROOT
+from harness.full_disk import file_size_limit
 
 
 @pytest.fixture
@@ -42,3 +43,16 @@ def test_nan_is_a_difference():
     good, bad = (train.Run(np.array([1.0, loss]), 0, 0, 0) for loss in (1, np.nan))
     assert report.worst_difference({"a": (good, good), "b": (good, good)}) == 0
     assert np.isnan(report.worst_difference({"a": (good, good), "b": (good, bad)}))
+
+
+def test_a_full_disk_ends_in_one_line(few_iterations, capsys):
+    with file_size_limit(10000):
+        assert train.main(few_iterations) == 2
+    assert capsys.readouterr().err == "cannot write build/demo/digits_train.h5: File too large\n"
+    assert list(train.OUTPUT.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(few_iterations, capsys):
+    (train.OUTPUT.parent).touch()
+    assert train.main(few_iterations) == 2
+    assert capsys.readouterr().err == "build/demo: Not a directory\n"
