@@ -1,7 +1,5 @@
 """The net in which a layer's gradient is checked: the layer alone, with an input for each bottom."""
 
-import importlib
-
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
@@ -9,25 +7,9 @@ from google.protobuf import text_format
 
 from pylayers.caffe_nets import build
 from pylayers.caffe_nets.text import input_text
-from pylayers.errors import UserError
 
 # Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
-_NOISE = 4 * 2.0**-24
-
-
-def layer_class(module, name):
-    """The class of a Python layer.
-
-    Raises:
-        UserError: the module cannot be imported, or lacks it.
-    """
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # whatever a user's module raises
-        raise UserError(f"cannot import {module}: {error}") from None
-    if not hasattr(found, name):
-        raise UserError(f"the module {module} has no {name}")
-    return getattr(found, name)
+NOISE = 4 * 2.0**-24
 
 
 class Subject:
@@ -37,28 +19,41 @@ class Subject:
         net: the net.
         index: of the layer in it.
         tops: the names of the layer's tops.
+        wanted: the indices of the bottoms that get a gradient.
         upstream: of each top, what its diff is before backward.
+        values: a dict from "bottom[0]", "blobs[0]" and so on to what that blob holds before each forward.
     """
 
-    def __init__(self, layer, values, wanted, seed, phase, propagate_down=()):
+    def __init__(self, layer, bottoms, wanted, seed, phase, propagate_down=()):
         """Builds the net.
 
         Args:
             layer: a LayerParameter.
-            values: an array for each bottom.
+            bottoms: an array for each bottom.
             wanted: the indices of the bottoms that get a gradient.
             seed: of the layer's own random numbers.
             phase: caffe.TEST or caffe.TRAIN.
             propagate_down: as in the prototxt, one flag for each bottom, or none.
         """
-        names = [f"b{index}" for index in range(len(values))]
+        self.layer, self.seed, self.phase, self.wanted = layer, seed, phase, wanted
+        self.tops = [f"t{index}" for index in range(max(1, len(layer.top)))]
+        caffe.set_random_seed(seed)
+        self.net = build.load(self._net_parameter([np.shape(array) for array in bottoms], propagate_down), phase)
+        self.index = list(self.net._layer_names).index("subject")
+        self._blobs = {f"bottom[{index}]": self.net.blobs[f"b{index}"] for index in range(len(bottoms))}
+        self.values = {f"bottom[{index}]": np.array(array, np.float32) for index, array in enumerate(bottoms)}
+        for index, blob in enumerate(self.net.layers[self.index].blobs):
+            self._blobs[f"blobs[{index}]"], self.values[f"blobs[{index}]"] = blob, blob.data.copy()
+        self.upstream = [np.ones(self.net.blobs[top].data.shape) for top in self.tops]
+
+    def _net_parameter(self, shapes, propagate_down):
+        names = [f"b{index}" for index in range(len(shapes))]
         inputs = [
-            input_text(name, array.shape, index in wanted) for index, (name, array) in enumerate(zip(names, values))
+            input_text(name, shape, index in self.wanted) for index, (name, shape) in enumerate(zip(names, shapes))
         ]
         param = text_format.Parse("".join(inputs), caffe_pb2.NetParameter())
         subject = param.layer.add()
-        subject.CopyFrom(layer)
-        self.tops = [f"t{index}" for index in range(max(1, len(layer.top)))]
+        subject.CopyFrom(self.layer)
         subject.ClearField("include")
         subject.ClearField("exclude")
         subject.name = "subject"
@@ -68,75 +63,70 @@ class Subject:
         subject.propagate_down[:] = propagate_down
         for param_spec in subject.param:
             param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
-        caffe.set_random_seed(seed)
-        self.net = build.load(param, phase)
-        self.seed, self._bottoms = seed, names
-        self.index = list(self.net._layer_names).index("subject")
-        for index, array in enumerate(values):
-            self.bottom(index).data[...] = array
-        self.upstream = [np.ones(self.net.blobs[top].data.shape) for top in self.tops]
+        return param
 
-    def bottom(self, index):
-        """The blob of a bottom."""
-        return self.net.blobs[f"b{index}"]
-
-    def params(self):
-        """The layer's parameter blobs."""
-        return list(self.net.layers[self.index].blobs)
+    @property
+    def checked(self):
+        """The names of the blobs that have a gradient."""
+        return [f"bottom[{index}]" for index in self.wanted] + [name for name in self.values if name[:2] == "bl"]
 
     def draw_upstream(self, random, loss_weight):
         """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
-        self.forward()
-        shapes = [self.net.blobs[top].data.shape for top in self.tops]
+        shapes = [top.shape for top in self.forward()]
         if np.prod(shapes[0]) == 1:
             self.upstream = [np.full(shapes[0], loss_weight), *(np.zeros(shape) for shape in shapes[1:])]
         else:
             self.upstream = [random.normal(size=shape) for shape in shapes]
 
     def forward(self):
-        """Runs the layer alone."""
+        """Runs the layer alone, from `values`; returns its tops, which the next forward overwrites."""
+        for name, value in self.values.items():
+            self._blobs[name].data[...] = value
         caffe.set_random_seed(self.seed)  # a layer that draws random numbers draws the same ones each time
         self.net._forward(self.index, self.index)
+        return [self.net.blobs[top].data for top in self.tops]
 
     def objective(self):
         """Σ v·top in float64, and the size of its rounding errors."""
-        self.forward()
-        terms = [v * self.net.blobs[top].data.astype(np.float64) for v, top in zip(self.upstream, self.tops)]
-        return sum(term.sum() for term in terms), _NOISE * sum(np.abs(term).sum() for term in terms)
+        terms = [v * top.astype(np.float64) for v, top in zip(self.upstream, self.forward())]
+        return sum(term.sum() for term in terms), NOISE * sum(np.abs(term).sum() for term in terms)
 
-    def backward(self, prefill):
+    def backward(self, prefill=0):
         """Runs the layer forward and backward, its bottoms' diffs holding `prefill` before.
 
         Returns:
-            The bottoms' diffs between forward and backward: HingeLoss, for one, keeps its margins there.
+            The diffs between forward and backward, a dict by blob: HingeLoss, for one, keeps its margins there.
         """
-        bottoms = {name: self.net.blobs[name] for name in self._bottoms}
-        for blob in bottoms.values():
-            blob.diff[...] = prefill
+        for name, blob in self._blobs.items():
+            blob.diff[...] = prefill if name.startswith("bottom") else 0  # a parameter's gradient is added
         self.forward()
-        between = {name: blob.diff.copy() for name, blob in bottoms.items()}
+        between = {name: self.diff(name) for name in self._blobs}
         for top, v in zip(self.tops, self.upstream):
             self.net.blobs[top].diff[...] = v
         self.net._backward(self.index, self.index)
         return between
 
-    def gradient(self, blob):
-        """A copy of what backward writes to the diff of one of the blobs."""
-        blob.diff[...] = 0  # a parameter's gradient is added
-        self.backward(prefill=0)
-        return blob.diff.copy()
+    def diff(self, name):
+        """A copy of a blob's diff."""
+        return self._blobs[name].diff.copy()
 
-    def moved(self, blob, place, moves, find):
+    def gradient(self, name):
+        """A copy of what backward writes to the diff of a blob."""
+        self.backward()
+        return self.diff(name)
+
+    def moved(self, name, place, moves, find):
         """What `find` gives with some of a blob's values moved: a list, one for each of the `moves`.
 
         The values are restored, whatever happens.
         """
-        kept = blob.data[place].copy()
+        value = self.values[name]
+        kept = value[place].copy()
         results = []
         try:
             for move in moves:
-                blob.data[place] = kept + move
+                value[place] = kept + move
                 results.append(find())
         finally:
-            blob.data[place] = kept
+            value[place] = kept
         return results

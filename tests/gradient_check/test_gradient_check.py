@@ -1,15 +1,16 @@
 """check_gradient: right layers pass, and each kind of wrong gradient is caught."""
 
+from types import SimpleNamespace
+
 import caffe
 import numpy as np
 import pytest
 from harness.losses import LOSSES
 from harness.nets import SOFTMAX
 
-from pylayers import gradient_check
 from pylayers.caffe_nets import child
 from pylayers.errors import UserError
-from pylayers.gradient_check import assert_gradient, check_gradient
+from pylayers.gradient_check import assert_gradient, blobs, check_gradient
 
 
 def python(layer, options="", module="pylayers"):
@@ -241,11 +242,11 @@ def test_frozen_parameters_are_checked_too():
 @pytest.mark.parametrize(
     ("nearer", "noise"), [([1.02, 1, 1.04], 0.08), ([1, np.inf, 1], 0.001), ([1, 1, np.nan], 0.001)]
 )
-def test_shorter_steps_that_are_not_finite_excuse_nothing(nearer, noise, monkeypatch):
-    row = gradient_check._Row(..., 1, "a direction", expected=2.0, numeric=1.0, noise=0.001)
+def test_shorter_steps_that_are_not_finite_excuse_nothing(nearer, noise):
     steps = iter(nearer)
-    monkeypatch.setattr(gradient_check, "_central", lambda *_: row._replace(numeric=next(steps)))
-    assert gradient_check._as_sure_as_shorter_steps(None, None, row, 0.01, None).noise == pytest.approx(noise)
+    row = blobs.Row(..., 1, "a direction", expected=2.0, numeric=1.0, noise=0.001)
+    probe = SimpleNamespace(central=lambda *_: row._replace(numeric=next(steps)))
+    assert blobs.as_sure_as_shorter_steps(probe, row).noise == pytest.approx(noise)
 
 
 def test_catches_a_missing_loss_weight_where_it_is_1():

@@ -75,7 +75,7 @@ def run(options):
         UserError: there is no such layer, Caffe refuses it or its bottoms, or every derivative is 0.
     """
     from pylayers.caffe_nets import child
-    from pylayers.gradient_check import ALL_ZERO
+    from pylayers.gradient_check.report import ALL_ZERO
 
     if not (options.subject or (options.net and options.layer)):
         raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")

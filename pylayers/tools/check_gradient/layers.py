@@ -7,8 +7,7 @@ from pylayers.caffe_facts import LABEL_LOSSES
 from pylayers.caffe_nets import read
 from pylayers.caffe_nets.labels import Label, draw, find_labels
 from pylayers.errors import UserError
-from pylayers.gradient_check import layer_parameter
-from pylayers.gradient_check.subject import layer_class
+from pylayers.gradient_check.inputs import layer_class, layer_parameter
 
 
 def by_name(options):
