@@ -15,7 +15,7 @@ from pylayers.caffe_facts import GRADIENT_CHECKER
 from pylayers.gradient_check import inputs, rules
 from pylayers.gradient_check.blobs import Settings, check_blob
 from pylayers.gradient_check.report import BlobResult, Report
-from pylayers.gradient_check.subject import Subject
+from pylayers.gradient_check.subject import Subject, random_state_kept
 
 __all__ = ["BlobResult", "NothingToCheckError", "Report", "assert_gradient", "check_gradient"]
 
@@ -66,11 +66,14 @@ def check_gradient(
     derivative may be off by `threshold` times the blob's largest one, plus the rounding of the objective over the step.
     Where a few elements are off by more, a step may have crossed a kink, as that of L1 or Huber losses: they are
     compared to the slope on one side, and large blobs without the elements whose gradient leaps. What is still off may
-    be so by twice what the derivatives of shorter steps span.
+    be so by twice what the derivatives of shorter steps span. Rounding and shorter steps add at most a tenth of the
+    largest derivative; where that does not suffice, or each element lies beside a kink, the verdict is UNSURE.
 
-    Beside the derivatives it checks that twice the tops' diff gives twice the gradient; that backward writes a bottom's
-    diff and does not add to it, and leaves it alone where propagate_down is false (only for layers with two bottoms
-    that have a gradient; Caffe calls no backward else).
+    First it checks that forward is repeatable: the same for the same values, with all random generators seeded, and
+    also after other values. Beside the derivatives it checks that forward and backward leave the bottoms' data as they
+    are; that twice the tops' diff gives twice the gradient; that backward writes a bottom's diff and does not add to
+    it, and leaves it alone where propagate_down is false (only for layers with two bottoms that have a gradient; Caffe
+    calls no backward else).
 
     Args:
         layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
@@ -99,17 +102,25 @@ def check_gradient(
     layer = inputs.layer_parameter(layer)
     constants = {*constants, *inputs.known_constants(layer, len(bottoms), labels)}
     random = np.random.default_rng(seed)
-    values = inputs.draw(bottoms, labels, random)
     wanted = [index for index in range(len(bottoms)) if index not in labels and index not in constants]
-    subject = Subject(layer, values, wanted, seed, phase)
-    subject.draw_upstream(random, 0.3 if loss_weight is None else loss_weight)
+    settings = Settings(step, threshold, kink, kink_range)
+    with random_state_kept():
+        subject = Subject(layer, inputs.draw(bottoms, labels, random), wanted, seed, phase)
+        subject.draw_upstream(random, 0.3 if loss_weight is None else loss_weight)
+        return _report(subject, settings, random)
+
+
+def _report(subject, settings, random):
     if not subject.checked:
         raise NothingToCheckError("nothing to check: each bottom is a label or a constant, and there is no parameter")
+    violations = rules.repeatable(subject, settings.step, random)
+    if violations:
+        return Report([], violations)
+    violations = rules.in_place(subject)
     subject.backward()
     gradients = {name: subject.diff(name) for name in subject.checked}
-    settings = Settings(step, threshold, kink, kink_range)
     results = [check_blob(subject, name, gradient, settings, random) for name, gradient in gradients.items()]
-    violations = rules.added(subject, gradients)
+    violations += rules.added(subject, gradients)
     if Report(results, []).derivatives_agree:
         violations += rules.not_scaled(subject, gradients)
     violations += rules.written_unasked(subject)

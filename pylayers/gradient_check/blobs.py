@@ -15,6 +15,10 @@ _LEAP = 0.03
 _STEADY = 0.9
 # Shorter steps, as shares of the step. They tell how far forward's derivative can be trusted.
 _SHORTER = (3 / 4, 1 / 2, 1 / 3)
+# What rounding and shorter steps may add to the tolerance, as a share of the largest derivative. The mistakes that
+# people make are larger: a wrong sign is off by twice the derivative, a missing loss weight of 0.3 by 0.7 of what
+# backward says, a missing factor of 2 by half. A forward that is known no better than this cannot rule them out.
+_CEILING = 0.1
 
 
 class Settings(NamedTuple):
@@ -153,15 +157,36 @@ def check_blob(subject, name, gradient, settings, random):
         if not np.isfinite(row.numeric):
             return BlobResult(name, len(rows), 0, f"{row.text}, where forward is not finite", np.inf, 0.0)
     if not rows:
-        return BlobResult(name, 0, skipped, "all elements lie at the kink: nothing is checked", np.inf, 0.0)
+        return BlobResult(
+            name, 0, skipped, "of none", np.inf, 0.0, unsure="all elements lie at the kink: nothing is checked"
+        )
     if not gradient.any() and not any(row.numeric for row in rows):
         return BlobResult(name, len(rows), skipped, ALL_ZERO, 0.0, 0.0)
-    threshold = settings.threshold * ways.scale(rows)
+    return _judged(name, skipped, ways, rows, settings)
+
+
+def _judged(name, skipped, ways, rows, settings):
+    """The `BlobResult` of a blob's rows."""
+    scale = ways.scale(rows)
+    threshold, ceiling = settings.threshold * scale, _CEILING * scale
     rows = [closer(ways, row, threshold) for row in rows]
-    worst = max(rows, key=lambda row: row.error - row.noise)
+
+    def excess(row):
+        return row.error - min(row.noise, ceiling)
+
+    worst = max(rows, key=excess)
+    unsure, beside = "", sum(row.beside for row in rows)
+    if excess(worst) > threshold:
+        if all(row.error <= threshold + row.noise for row in rows):
+            unsure = (
+                f"forward is too rough to tell: its derivative is known to {worst.noise:.2g}, "
+                f"and the largest one is {scale:.2g}"
+            )
+    elif beside == len(rows) and isinstance(ways, Elements):
+        unsure = "each element lies within a step of a kink, where the slope of either side passes: give other values"
     text = f"{worst.text}, where backward says {worst.expected:.6g} and forward {worst.numeric:.6g}"
-    beside = sum(row.beside for row in rows)
-    return BlobResult(name, len(rows), skipped, text, worst.error, float(threshold + worst.noise), beside)
+    allowed = float(threshold + min(worst.noise, ceiling))
+    return BlobResult(name, len(rows), skipped, text, worst.error, allowed, beside, unsure)
 
 
 def closer(ways, row, threshold):
@@ -173,10 +198,10 @@ def closer(ways, row, threshold):
 
 
 def as_sure_as_shorter_steps(probe, row):
-    """Widens the tolerance of a row to twice the spread of the derivatives from shorter steps.
+    """Widens the tolerance of a row to twice the spread of the derivatives from shorter steps, or to the ceiling.
 
     An estimate that moves with the step cannot be trusted further. Rounding in long sums moves it, and so do more kinks
-    than can be left out.
+    than can be left out. What it may add has a ceiling, see `_CEILING`.
     """
     shorter = [probe.central(row.place, row.signs, "", part).numeric for part in _SHORTER]
     noise = 2 * float(np.ptp([row.numeric, *shorter]))

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 # In place of the worst element. Where it is so of every blob, nothing is proven.
 ALL_ZERO = "where every derivative is 0"
+NOTHING_PROVEN = "nothing is proven: every derivative is 0 for these values and this loss weight"
 
 
 class BlobResult(NamedTuple):
@@ -16,19 +17,22 @@ class BlobResult(NamedTuple):
     error: float  # its difference
     tolerance: float  # what that difference may be
     beside: int = 0  # elements compared to one side of a kink, or directions without the elements at kinks
+    unsure: str = ""  # why forward cannot tell whether backward is right
 
     @property
     def verdict(self):
-        """One word."""
+        """One word: ok, WRONG or UNSURE."""
+        if self.unsure:
+            return "UNSURE"
         return "ok" if self.error <= self.tolerance else "WRONG"
 
     def __str__(self):
         kinks = f" ({self.beside} beside a kink)" if self.beside else ""
         kinks += f", {self.skipped} at a kink skipped" if self.skipped else ""
-        return (
-            f"{self.verdict:6} {self.blob}: {self.checked} checked{kinks}; largest difference {self.error:.2g} "
-            f"(allowed {self.tolerance:.2g}) {self.worst}"
-        )
+        text = f"{self.verdict:6} {self.blob}: {self.checked} checked{kinks}; "
+        if self.unsure:
+            text += f"{self.unsure}; "
+        return f"{text}largest difference {self.error:.2g} (allowed {self.tolerance:.2g}) {self.worst}"
 
 
 class Report(NamedTuple):
@@ -39,13 +43,21 @@ class Report(NamedTuple):
 
     @property
     def derivatives_agree(self):
-        """True if no derivative is off."""
+        """True if forward shows that each derivative is right."""
         return all(result.verdict == "ok" for result in self.results)
 
     @property
+    def nothing_proven(self):
+        """True if every derivative is 0: so it is for any gradient that is a multiple of the right one."""
+        return not self.violations and all(result.worst == ALL_ZERO for result in self.results)
+
+    @property
     def passed(self):
-        """True if no derivative is off and no rule is broken."""
-        return self.derivatives_agree and not self.violations
+        """True if each derivative is right, not all of them are 0, and no rule is broken."""
+        return self.derivatives_agree and not self.violations and not self.nothing_proven
 
     def __str__(self):
-        return "\n".join([*map(str, self.results), *(f"WRONG  {violation}" for violation in self.violations)])
+        lines = [*map(str, self.results), *(f"WRONG  {violation}" for violation in self.violations)]
+        if self.nothing_proven:
+            lines.append(f"UNSURE {NOTHING_PROVEN}")
+        return "\n".join(lines)

@@ -1,5 +1,8 @@
 """The net in which a layer's gradient is checked: the layer alone, with an input for each bottom."""
 
+import contextlib
+import random
+
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
@@ -10,6 +13,17 @@ from pylayers.caffe_nets.text import input_text
 
 # Half a unit in the last place of float32, times four: a top is the end of a few rounded operations.
 NOISE = 4 * 2.0**-24
+
+
+@contextlib.contextmanager
+def random_state_kept():
+    """Puts NumPy's and Python's global generators back into their state after the block; Caffe's has no way back."""
+    states = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
 
 
 class Subject:
@@ -37,7 +51,7 @@ class Subject:
         """
         self.layer, self.seed, self.phase, self.wanted = layer, seed, phase, wanted
         self.tops = [f"t{index}" for index in range(max(1, len(layer.top)))]
-        caffe.set_random_seed(seed)
+        self._seed()
         self.net = build.load(self._net_parameter([np.shape(array) for array in bottoms], propagate_down), phase)
         self.index = list(self.net._layer_names).index("subject")
         self._blobs = {f"bottom[{index}]": self.net.blobs[f"b{index}"] for index in range(len(bottoms))}
@@ -70,21 +84,33 @@ class Subject:
         """The names of the blobs that have a gradient."""
         return [f"bottom[{index}]" for index in self.wanted] + [name for name in self.values if name[:2] == "bl"]
 
-    def draw_upstream(self, random, loss_weight):
+    def draw_upstream(self, generator, loss_weight):
         """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
         shapes = [top.shape for top in self.forward()]
         if np.prod(shapes[0]) == 1:
             self.upstream = [np.full(shapes[0], loss_weight), *(np.zeros(shape) for shape in shapes[1:])]
         else:
-            self.upstream = [random.normal(size=shape) for shape in shapes]
+            self.upstream = [generator.normal(size=shape) for shape in shapes]
 
     def forward(self):
-        """Runs the layer alone, from `values`; returns its tops, which the next forward overwrites."""
+        """Runs the layer alone, from `values`; returns its tops, which the next forward overwrites.
+
+        The layer may have changed its bottoms, in value or shape, or its parameters when it ran before.
+        """
         for name, value in self.values.items():
-            self._blobs[name].data[...] = value
-        caffe.set_random_seed(self.seed)  # a layer that draws random numbers draws the same ones each time
+            blob = self._blobs[name]
+            if blob.data.shape != value.shape:
+                blob.reshape(*value.shape)
+            blob.data[...] = value
+        self._seed()
         self.net._forward(self.index, self.index)
         return [self.net.blobs[top].data for top in self.tops]
+
+    def _seed(self):
+        """Seeds what a layer may draw random numbers from, so that it draws the same ones each time."""
+        caffe.set_random_seed(self.seed)
+        np.random.seed(self.seed)
+        random.seed(self.seed)
 
     def objective(self):
         """Σ v·top in float64, and the size of its rounding errors."""
@@ -106,9 +132,13 @@ class Subject:
         self.net._backward(self.index, self.index)
         return between
 
+    def data(self, name):
+        """What a blob holds: forward and backward may have changed it, and its shape."""
+        return self._blobs[name].data
+
     def diff(self, name):
-        """A copy of a blob's diff."""
-        return self._blobs[name].diff.copy()
+        """A copy of a blob's diff, in the shape of its values."""
+        return self._blobs[name].diff.reshape(self.values[name].shape).copy()
 
     def gradient(self, name):
         """A copy of what backward writes to the diff of a blob."""

@@ -29,7 +29,8 @@ def test_the_kits_losses_pass(loss, loss_weight):
     labels = {names.index("label"): loss.classes} if "label" in names else {}
     constants = [names.index("weight")] if "weight" in names else []
     text = python(loss.name, loss.options, loss.module)
-    assert_gradient(text, bottoms, labels=labels, constants=constants, loss_weight=loss_weight)
+    report = check_gradient(text, bottoms, labels=labels, constants=constants, loss_weight=loss_weight)
+    assert report.passed or (loss.classes == 1 and report.nothing_proven), str(report)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ example:
       --params 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } }'
   pylayers check-gradient --net net.prototxt --layer loss --phase train
 
-exit status: 0 where the gradient is right, 1 where not, 2 for a layer or bottoms that cannot be used"""
+exit status: 0 where the gradient is right, 1 where it is wrong or forward cannot tell, 2 for a layer or bottoms that
+cannot be used"""
 
 
 def add_arguments(parser):
@@ -69,20 +70,20 @@ def run(options):
         options: what `add_arguments` asks for.
 
     Returns:
-        The exit status: 0 where the gradient is right, 1 where not.
+        The exit status: 0 where the gradient is right, 1 where not or where forward cannot tell.
 
     Raises:
         UserError: there is no such layer, Caffe refuses it or its bottoms, or every derivative is 0.
     """
     from pylayers.caffe_nets import child
-    from pylayers.gradient_check.report import ALL_ZERO
+    from pylayers.gradient_check.report import NOTHING_PROVEN
 
     if not (options.subject or (options.net and options.layer)):
         raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
     sys.path.insert(0, os.getcwd())  # a user's module lies where the command is typed
     report = child.call(check, options, name=options.layer or options.subject)
-    if report.passed and all(result.worst == ALL_ZERO for result in report.results):
-        raise UserError("nothing is proven: every derivative is 0 for these values and this loss weight")
+    if report.nothing_proven:
+        raise UserError(NOTHING_PROVEN)
     print(report)
     return 0 if report.passed else 1
 
