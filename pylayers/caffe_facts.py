@@ -11,6 +11,8 @@ NO_BACKWARD = ("ArgMax", "Embed", "Threshold")
 LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
 # Losses that end the process where they are asked for the gradient of bottom 1.
 CONSTANT_TARGET_LOSSES = (*LABEL_LOSSES, "SigmoidCrossEntropyLoss")
+# Layers whose parameters are no solver's to change: they end the process for an lr_mult other than 0.
+FIXED_PARAMETERS = ("BatchNorm",)
 # Layers of a Caffe that is built with OpenCV.
 WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
 

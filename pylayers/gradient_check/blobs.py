@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pylayers.gradient_check import cause, inputs
 from pylayers.gradient_check.report import ALL_ZERO, BlobResult
 
 # Blobs of up to this many elements are checked element by element, larger ones along random directions.
@@ -169,7 +170,7 @@ def _judged(name, skipped, ways, rows, settings):
     """The `BlobResult` of a blob's rows."""
     scale = ways.scale(rows)
     threshold, ceiling = settings.threshold * scale, _CEILING * scale
-    rows = [closer(ways, row, threshold) for row in rows]
+    central, rows = rows, [closer(ways, row, threshold) for row in rows]
 
     def excess(row):
         return row.error - min(row.noise, ceiling)
@@ -186,7 +187,16 @@ def _judged(name, skipped, ways, rows, settings):
         unsure = "each element lies within a step of a kink, where the slope of either side passes: give other values"
     text = f"{worst.text}, where backward says {worst.expected:.6g} and forward {worst.numeric:.6g}"
     allowed = float(threshold + min(worst.noise, ceiling))
-    return BlobResult(name, len(rows), skipped, text, worst.error, allowed, beside, unsure)
+    result = BlobResult(name, len(rows), skipped, text, worst.error, allowed, beside, unsure)
+    return result._replace(cause=_cause(central, ways.probe)) if result.verdict == "WRONG" else result
+
+
+def _cause(rows, probe):
+    """Why the derivatives of a blob are wrong, as far as can be told; "" where not."""
+    if not probe.gradient.any():
+        return cause.zero(probe.name, inputs.bottom_names(probe.subject.layer))
+    expected, numeric = (np.array([getattr(row, side) for row in rows]) for side in ("expected", "numeric"))
+    return cause.find(expected, numeric, cause.factors(probe.subject.loss_weight, probe.subject.shape))
 
 
 def closer(ways, row, threshold):

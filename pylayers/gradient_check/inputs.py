@@ -46,14 +46,29 @@ def known_constants(layer, count, labels):
     """The label of a loss of Caffe's own, and the bottoms that a loss on the kit's base class says are constant."""
     if layer.type in LABEL_LOSSES:
         return [] if 1 in labels else [1]
+    constants = getattr(_class_of(layer), "CONSTANTS", ())
+    names = _names(layer)[:count]
+    return [index for index, name in enumerate(names) if name in constants and index not in labels]
+
+
+def bottom_names(layer):
+    """What the bottoms are called: in the layer's net, or else by its class on the kit's base classes, or not."""
+    return list(layer.bottom) or _names(layer)
+
+
+def _names(layer):
+    kind = _class_of(layer)
+    return [*getattr(kind, "BOTTOMS", ()), *getattr(kind, "OPTIONAL_BOTTOMS", ())]
+
+
+def _class_of(layer):
+    """The class of a Python layer; None for a layer of Caffe's own, and where there is none."""
     if layer.type != "Python":
-        return []
+        return None
     try:
-        kind = layer_class(layer.python_param.module, layer.python_param.layer)
+        return layer_class(layer.python_param.module, layer.python_param.layer)
     except UserError:  # Caffe says why when it makes the layer
-        return []
-    names = (getattr(kind, "BOTTOMS", ()) + getattr(kind, "OPTIONAL_BOTTOMS", ()))[:count]
-    return [index for index, name in enumerate(names) if name in getattr(kind, "CONSTANTS", ()) and index not in labels]
+        return None
 
 
 def draw(bottoms, labels, random):

@@ -18,6 +18,7 @@ class BlobResult(NamedTuple):
     tolerance: float  # what that difference may be
     beside: int = 0  # elements compared to one side of a kink, or directions without the elements at kinks
     unsure: str = ""  # why forward cannot tell whether backward is right
+    cause: str = ""  # why backward is wrong, where that can be told
 
     @property
     def verdict(self):
@@ -32,7 +33,8 @@ class BlobResult(NamedTuple):
         text = f"{self.verdict:6} {self.blob}: {self.checked} checked{kinks}; "
         if self.unsure:
             text += f"{self.unsure}; "
-        return f"{text}largest difference {self.error:.2g} (allowed {self.tolerance:.2g}) {self.worst}"
+        text += f"largest difference {self.error:.2g} (allowed {self.tolerance:.2g}) {self.worst}"
+        return f"{text}\n       {self.cause}" if self.cause else text
 
 
 class Report(NamedTuple):

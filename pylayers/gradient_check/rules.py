@@ -5,7 +5,7 @@ Each rule gives the sentences that say where it is broken.
 
 import numpy as np
 
-from pylayers.gradient_check.subject import NOISE, Subject
+from pylayers.gradient_check.subject import NOISE
 
 _SENTINEL = np.float32(12345.5)
 
@@ -102,7 +102,7 @@ def added(subject, gradients):
     return [
         f"{name}: backward adds to the diff, or leaves elements of it as they were; it must write each one"
         for name, gradient in gradients.items()
-        if name.startswith("bottom") and not np.allclose(subject.diff(name), gradient, rtol=1e-3, atol=1e-3)
+        if not np.allclose(subject.diff(name), gradient, rtol=1e-3, atol=1e-3)
     ]
 
 
@@ -115,20 +115,20 @@ def not_scaled(subject, gradients):
     return [
         f"{name}: twice the top's diff (for a loss: its loss weight) does not give twice the gradient"
         for name, gradient in gradients.items()
-        if name.startswith("bottom")
-        and not np.allclose(subject.diff(name), 2 * gradient, rtol=0, atol=1e-3 * np.abs(gradient).max())
+        if not np.allclose(subject.diff(name), 2 * gradient, rtol=0, atol=1e-3 * np.abs(gradient).max())
     ]
 
 
-def written_unasked(subject):
-    """Bottoms whose diff changes although their propagate_down is false."""
+def written_unasked(subject, names):
+    """Bottoms whose diff changes although their propagate_down is false, of those with these `names`.
+
+    Caffe calls no backward where no bottom wants a gradient; so there must be two.
+    """
     violations = []
-    bottoms = [subject.values[name] for name in subject.values if name.startswith("bottom")]
-    for index in subject.wanted if len(subject.wanted) > 1 else ():
-        flags = [other in subject.wanted and other != index for other in range(len(bottoms))]
-        other = Subject(subject.layer, bottoms, subject.wanted, subject.seed, subject.phase, flags)
-        name = f"bottom[{index}]"
-        between = other.backward(prefill=_SENTINEL)
-        if (other.diff(name) != between[name]).any():
-            violations.append(f"{name}: backward writes the diff although propagate_down[{index}] is false")
+    bottoms = [name for name in subject.values if name.startswith("bottom")]
+    for name in names if len(names) > 1 else ():
+        flags = [other in subject.checked and other != name for other in bottoms]
+        before, after = subject.diff_with_flags(name, flags, prefill=_SENTINEL)
+        if (before != after).any():
+            violations.append(f"{name}: backward writes the diff although propagate_down{name[6:]} is false")
     return violations

@@ -8,6 +8,7 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from pylayers.caffe_facts import FIXED_PARAMETERS
 from pylayers.caffe_nets import build
 from pylayers.caffe_nets.text import input_text
 
@@ -35,6 +36,7 @@ class Subject:
         tops: the names of the layer's tops.
         wanted: the indices of the bottoms that get a gradient.
         upstream: of each top, what its diff is before backward.
+        loss_weight: the first top's diff; None where that is no loss.
         values: a dict from "bottom[0]", "blobs[0]" and so on to what that blob holds before each forward.
     """
 
@@ -59,6 +61,7 @@ class Subject:
         for index, blob in enumerate(self.net.layers[self.index].blobs):
             self._blobs[f"blobs[{index}]"], self.values[f"blobs[{index}]"] = blob, blob.data.copy()
         self.upstream = [np.ones(self.net.blobs[top].data.shape) for top in self.tops]
+        self.loss_weight = None
 
     def _net_parameter(self, shapes, propagate_down):
         names = [f"b{index}" for index in range(len(shapes))]
@@ -75,9 +78,14 @@ class Subject:
         subject.top[:] = self.tops
         subject.loss_weight[:] = [1] * len(self.tops)
         subject.propagate_down[:] = propagate_down
-        for param_spec in subject.param:
+        for param_spec in subject.param if subject.type not in FIXED_PARAMETERS else ():
             param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
         return param
+
+    @property
+    def shape(self):
+        """Of the first bottom."""
+        return self.values["bottom[0]"].shape
 
     @property
     def checked(self):
@@ -88,6 +96,7 @@ class Subject:
         """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
         shapes = [top.shape for top in self.forward()]
         if np.prod(shapes[0]) == 1:
+            self.loss_weight = loss_weight
             self.upstream = [np.full(shapes[0], loss_weight), *(np.zeros(shape) for shape in shapes[1:])]
         else:
             self.upstream = [generator.normal(size=shape) for shape in shapes]
@@ -117,8 +126,12 @@ class Subject:
         terms = [v * top.astype(np.float64) for v, top in zip(self.upstream, self.forward())]
         return sum(term.sum() for term in terms), NOISE * sum(np.abs(term).sum() for term in terms)
 
-    def backward(self, prefill=0):
+    def backward(self, prefill=0, flags=None):
         """Runs the layer forward and backward, its bottoms' diffs holding `prefill` before.
+
+        Args:
+            prefill: a number.
+            flags: of a Python layer: the propagate_down that its backward is called with, if not Caffe's.
 
         Returns:
             The diffs between forward and backward, a dict by blob: HingeLoss, for one, keeps its margins there.
@@ -129,8 +142,24 @@ class Subject:
         between = {name: self.diff(name) for name in self._blobs}
         for top, v in zip(self.tops, self.upstream):
             self.net.blobs[top].diff[...] = v
-        self.net._backward(self.index, self.index)
+        if flags is None:
+            self.net._backward(self.index, self.index)
+        else:
+            bottoms = [blob for name, blob in self._blobs.items() if name.startswith("bottom")]
+            self.net.layers[self.index].backward([self.net.blobs[top] for top in self.tops], flags, bottoms)
         return between
+
+    def diff_with_flags(self, name, flags, prefill):
+        """A bottom's diff before and after a backward with these propagate_down.
+
+        In a net they are fixed. So a layer of Caffe's own is built again. Of a Python layer backward is called as Caffe
+        calls it, since a user's setup, which may read files or print, is to run once.
+        """
+        if self.layer.type == "Python":
+            return self.backward(prefill, flags)[name], self.diff(name)
+        bottoms = [value for blob, value in self.values.items() if blob.startswith("bottom")]
+        other = Subject(self.layer, bottoms, self.wanted, self.seed, self.phase, flags)
+        return other.backward(prefill)[name], other.diff(name)
 
     def data(self, name):
         """What a blob holds: forward and backward may have changed it, and its shape."""

@@ -76,3 +76,11 @@ def test_derivatives_that_are_all_0_prove_nothing():
     report = check_gradient("type: 'EuclideanLoss'", SHAPES, loss_weight=0)
     assert not report.passed
     assert "nothing is proven: every derivative is 0" in str(report)
+
+
+def test_setup_runs_once():
+    from wrong_losses import PrintingLayer
+
+    PrintingLayer.setups.clear()
+    assert check_gradient(layer("PrintingLayer"), SHAPES).passed
+    assert len(PrintingLayer.setups) == 1

@@ -45,6 +45,7 @@ def test_the_kits_losses_pass(loss, loss_weight):
             {},
         ),
         ("type: 'Sigmoid'", [(3, 4)], {}),
+        ("type: 'BatchNorm' param { lr_mult: 0 }", [(4, 3, 2)], {"phase": caffe.TRAIN}),
         ("type: 'ReLU'", [(30, 40)], {"kink": 0, "kink_range": 0.05}),
         ("type: 'Dropout'", [(3, 40)], {"phase": caffe.TRAIN}),
         ("type: 'Eltwise' eltwise_param { operation: PROD }", [(3, 4), (3, 4)], {}),

@@ -42,6 +42,25 @@ class NoDivisionLayer(RightLayer):
         return top[0].diff[0] * (bottom[0].data - bottom[1].data)
 
 
+class TwoMistakesLayer(RightLayer):
+    """The sign, and no loss weight."""
+
+    def gradient(self, top, bottom):
+        return (bottom[1].data - bottom[0].data) / bottom[0].num
+
+
+class NoHalfLayer(RightLayer):
+    def forward(self, bottom, top):
+        top[0].data[...] = np.sum((bottom[0].data - bottom[1].data) ** 2) / bottom[0].num
+
+
+class NoTargetGradientLayer(RightLayer):
+    """As most losses: the target gets no gradient, and its diff is left alone."""
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = self.gradient(top, bottom)
+
+
 class OneWrongElementLayer(RightLayer):
     def gradient(self, top, bottom):
         gradient = super().gradient(top, bottom)
@@ -189,3 +208,17 @@ class ReshapingLayer(RightLayer):
         for index, sign in ((0, 1), (1, -1)):
             if propagate_down[index]:
                 bottom[index].diff[...] = (sign * top[0].diff[0] * self.residual).reshape(bottom[index].diff.shape)
+
+
+class PrintingLayer(RightLayer):
+    """It prints at each call, and counts its setups in the module's own list."""
+
+    setups = []
+
+    def setup(self, bottom, top):
+        print("setup")
+        self.setups.append(self)
+
+    def forward(self, bottom, top):
+        super().forward(bottom, top)
+        print("loss", top[0].data)
