@@ -14,6 +14,7 @@ from caffe.proto import caffe_pb2
 from pylayers.caffe_facts import GRADIENT_CHECKER
 from pylayers.gradient_check import inputs, rules
 from pylayers.gradient_check.blobs import Settings, check_blob
+from pylayers.gradient_check.prints import held_back
 from pylayers.gradient_check.report import BlobResult, Report
 from pylayers.gradient_check.subject import Subject, random_state_kept
 
@@ -75,12 +76,15 @@ def check_gradient(
     it, and leaves it alone where propagate_down is false (only for layers with two bottoms that have a gradient; Caffe
     calls no backward else).
 
+    What the layer prints is counted and left out, but where it raises an exception.
+
     Args:
         layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
-        bottoms: for each bottom its shape (filled with normal random numbers), or an array.
+        bottoms: for each bottom its shape, or an array. A shape is filled with normal random numbers, or with what the
+            bottoms of Caffe's own layers may hold: labels, probabilities, positive numbers.
         labels: dict from the index of a bottom to the number of its classes; it is filled with whole numbers.
         constants: indices of more bottoms that have no gradient. Not needed for what is known to have none: the
-            CONSTANTS of a loss on the kit's base classes, the labels of Caffe's own losses.
+            CONSTANTS of a loss on the kit's base classes, the labels and targets of Caffe's own layers.
         loss_weight: the first top's diff where it has one element; 0.3 if not given.
         step: how far a value is moved, relative to the root mean square of its blob.
         threshold: see above.
@@ -96,6 +100,7 @@ def check_gradient(
     Raises:
         ValueError: the text is no layer, an index is out of range, or (`NothingToCheckError`) there is no bottom with a
             gradient, and no parameter.
+        UserError: a bottom that the loss calls its label is a shape, and not among `labels`.
     """
     labels = labels or {}
     inputs.check_indices(len(bottoms), labels, constants)
@@ -104,10 +109,11 @@ def check_gradient(
     random = np.random.default_rng(seed)
     wanted = [index for index in range(len(bottoms)) if index not in labels and index not in constants]
     settings = Settings(step, threshold, kink, kink_range)
-    with random_state_kept():
-        subject = Subject(layer, inputs.draw(bottoms, labels, random), wanted, seed, phase)
+    with random_state_kept(), held_back() as prints:
+        subject = Subject(layer, inputs.draw(layer, bottoms, labels, random), wanted, seed, phase)
         subject.draw_upstream(random, 0.3 if loss_weight is None else loss_weight)
-        return _report(subject, settings, random)
+        report = _report(subject, settings, random)
+    return report._replace(notes=prints.notes)
 
 
 def _report(subject, settings, random):

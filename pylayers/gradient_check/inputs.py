@@ -6,7 +6,8 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from pylayers.caffe_facts import LABEL_LOSSES
+from pylayers import caffe_facts
+from pylayers.caffe_nets.users_code import described
 from pylayers.errors import UserError
 
 
@@ -29,7 +30,7 @@ def layer_class(module, name):
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever a user's module raises
-        raise UserError(f"cannot import {module}: {error}") from None
+        raise UserError(f"cannot import {module}: {described(error)}") from None
     if not hasattr(found, name):
         raise UserError(f"the module {module} has no {name}")
     return getattr(found, name)
@@ -43,12 +44,10 @@ def check_indices(count, labels, constants):
 
 
 def known_constants(layer, count, labels):
-    """The label of a loss of Caffe's own, and the bottoms that a loss on the kit's base class says are constant."""
-    if layer.type in LABEL_LOSSES:
-        return [] if 1 in labels else [1]
+    """The bottoms that Caffe's own layer, or a loss on the kit's base class, gives no gradient; and no `labels`."""
     constants = getattr(_class_of(layer), "CONSTANTS", ())
-    names = _names(layer)[:count]
-    return [index for index, name in enumerate(names) if name in constants and index not in labels]
+    known = [index for index, name in enumerate(_names(layer)[:count]) if name in constants]
+    return [index for index in known + caffe_facts.constant_bottoms(layer, count) if index not in labels]
 
 
 def bottom_names(layer):
@@ -71,14 +70,53 @@ def _class_of(layer):
         return None
 
 
-def draw(bottoms, labels, random):
-    """An array for each bottom: itself, labels, or normal random numbers."""
-    values = []
-    for index, bottom in enumerate(bottoms):
-        if isinstance(bottom, np.ndarray):
-            values.append(bottom)
-        elif index in labels:
-            values.append(random.integers(0, labels[index], bottom))
-        else:
-            values.append(random.normal(size=bottom))
-    return values
+# Random numbers keep this share of their range from each end, so that no step leads out of it.
+MARGIN = 0.05
+
+
+def draw(layer, bottoms, labels, random):
+    """An array for each bottom: itself, labels, what the layer's own bottoms may hold, or normal random numbers.
+
+    Raises:
+        UserError: a bottom that a loss calls its label is a shape, and not among `labels`.
+    """
+    arrays = {index: bottom for index, bottom in enumerate(bottoms) if isinstance(bottom, np.ndarray)}
+    _ask_for_labels(layer, {*labels, *arrays}, len(bottoms))
+    shapes = [bottom.shape if index in arrays else tuple(bottom) for index, bottom in enumerate(bottoms)]
+    domains = caffe_facts.domains(layer, shapes)
+    domains.update({index: caffe_facts.Labels(classes) for index, classes in labels.items()})
+    return [
+        arrays[index] if index in arrays else draw_from(domains.get(index), shapes[index], random)
+        for index in range(len(bottoms))
+    ]
+
+
+def draw_from(domain, shape, random):
+    """Random numbers of a `Range`, `Probabilities` or `Labels` of `pylayers.caffe_facts`; normal ones for None."""
+    if isinstance(domain, caffe_facts.Labels):
+        labels = random.integers(0, domain.classes, shape)
+        labels[: int(domain.starts_at_0)] = 0
+        return labels
+    if isinstance(domain, caffe_facts.Range):
+        margin = MARGIN * (domain.high - domain.low)
+        return random.uniform(domain.low + margin, domain.high - margin, shape)
+    normal = random.normal(size=shape)
+    if isinstance(domain, caffe_facts.Probabilities):
+        normal = np.exp(normal)
+        normal /= normal.sum(axis=domain.axis, keepdims=True)
+    return normal
+
+
+def ask_for_labels(index, name):
+    """The error for a bottom with labels of which nobody says how many classes they have."""
+    return UserError(
+        f"bottom[{index}] ({name}) holds labels: give --labels {index}:CLASSES, such as {index}:10 "
+        f"(in Python, labels={{{index}: 10}} or an array)"
+    )
+
+
+def _ask_for_labels(layer, given, count):
+    constants = getattr(_class_of(layer), "CONSTANTS", ())
+    for index, name in enumerate(_names(layer)[:count]):
+        if "label" in name and name in constants and index not in given:
+            raise ask_for_labels(index, name)

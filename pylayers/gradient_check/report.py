@@ -1,5 +1,6 @@
 """What a check finds, and how it says so."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # In place of the worst element. Where it is so of every blob, nothing is proven.
@@ -42,6 +43,7 @@ class Report(NamedTuple):
 
     results: list
     violations: list
+    notes: Sequence = ()  # what is no mistake, such as prints
 
     @property
     def derivatives_agree(self):
@@ -62,4 +64,4 @@ class Report(NamedTuple):
         lines = [*map(str, self.results), *(f"WRONG  {violation}" for violation in self.violations)]
         if self.nothing_proven:
             lines.append(f"UNSURE {NOTHING_PROVEN}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note   {note}" for note in self.notes)])

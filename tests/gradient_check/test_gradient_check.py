@@ -58,9 +58,9 @@ def test_caffes_own_layers_pass(text, bottoms, options):
 @pytest.mark.parametrize(
     ("text", "bottoms", "options"),
     [
-        (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {}),
+        (python("FocalLossLayer", module="focal_loss"), [(4, 10), np.eye(4, 10)], {}),
         (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {"labels": {1: 2}}),
-        (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {"constants": [1]}),
+        (python("FocalLossLayer", module="focal_loss"), [(4, 10), np.eye(4, 10)], {"constants": [1]}),
         (python("ArrayL1LossLayer", module="user_losses"), [(4, 10), np.full((4, 10), 9.0), np.ones((4, 10))], {}),
         ("type: 'SoftmaxWithLoss'", [(4, 10), np.arange(4)], {}),
     ],

@@ -210,6 +210,38 @@ class ReshapingLayer(RightLayer):
                 bottom[index].diff[...] = (sign * top[0].diff[0] * self.residual).reshape(bottom[index].diff.shape)
 
 
+class TwoTopsLayer(RightLayer):
+    """A loss, and each item's own as a by-product."""
+
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+        top[1].reshape(bottom[0].num)
+
+    def forward(self, bottom, top):
+        super().forward(bottom, top)
+        top[1].data[...] = np.sum((bottom[0].data - bottom[1].data) ** 2, axis=1)
+
+
+class RaisingLayer(RightLayer):
+    """It prints, and fails inside NumPy."""
+
+    def forward(self, bottom, top):
+        print("Error: no error, but a print that looks like one")
+        top[0].data[...] = np.dot(bottom[0].data, bottom[1].data)
+
+
+class ProbabilityLayer(RightLayer):
+    """−Σ log p: NaN for anything but probabilities."""
+
+    def forward(self, bottom, top):
+        sums = bottom[0].data.sum(axis=1)
+        with np.errstate(all="ignore"):
+            top[0].data[...] = -np.sum(np.log(bottom[0].data)) if np.allclose(sums, 1, atol=0.1) else np.nan
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = -top[0].diff[0] / bottom[0].data
+
+
 class PrintingLayer(RightLayer):
     """It prints at each call, and counts its setups in the module's own list."""
 
