@@ -119,7 +119,7 @@ def check_gradient(
 def _report(subject, settings, random):
     if not subject.checked:
         raise NothingToCheckError("nothing to check: each bottom is a label or a constant, and there is no parameter")
-    violations = rules.repeatable(subject, settings.step, random)
+    violations = rules.repeatable(subject, settings.step)
     if violations:
         return Report([], violations)
     violations = rules.in_place(subject)

@@ -10,7 +10,7 @@ from pylayers.gradient_check.subject import NOISE
 _SENTINEL = np.float32(12345.5)
 
 
-def repeatable(subject, step, generator):
+def repeatable(subject, step):
     """Whether forward gives the same for the same values. Where it does not, differences of forward say nothing.
 
     Forward runs twice with the same values, then with others, a step away, and again with the same. The first shows
@@ -26,7 +26,7 @@ def repeatable(subject, step, generator):
             "so differences of forward say nothing of backward"
         ]
     values = subject.values
-    subject.values = {name: _beside(name, value, subject, step, generator) for name, value in values.items()}
+    subject.values = {**values, **{name: _beside(values[name], step) for name in subject.checked}}
     try:
         subject.forward()
     finally:
@@ -45,12 +45,10 @@ def _tops(subject):
     return [top.copy() for top in subject.forward()]
 
 
-def _beside(name, value, subject, step, generator):
-    """Values a step away, for a blob with a gradient; labels and constants stay what they are."""
-    if name not in subject.checked:
-        return value
+def _beside(value, step):
+    """Values about a step away, with another mean and another spread, as a state may be either."""
     size = step * np.sqrt(np.mean(np.square(value, dtype=np.float64)))
-    return (value + size * generator.choice([-1, 1], value.shape)).astype(np.float32)
+    return (value * (1 + step) + size).astype(np.float32)
 
 
 def _difference(first, second):
@@ -59,7 +57,7 @@ def _difference(first, second):
         if a.shape != b.shape:
             return f"top[{index}] the shape {a.shape} and then {b.shape}"
         with np.errstate(invalid="ignore"):
-            off = np.abs(a - b) > NOISE * np.nanmax(np.abs(a), initial=0)
+            off = np.abs(a - b) > NOISE * np.max(np.abs(a), where=np.isfinite(a), initial=0)
         off |= np.isfinite(a) != np.isfinite(b)
         if off.any():
             position = tuple(int(axis) for axis in np.argwhere(off)[0])

@@ -42,6 +42,10 @@ def test_state_between_forwards_is_found(name, message):
     assert check_gradient(layer(name, "TRAIN"), SHAPES[:1]).passed
 
 
+def test_state_is_found_of_large_blobs_too():
+    assert "forward keeps state" in str(check_gradient(layer("LastSeenLayer"), [(100, 400)]))
+
+
 def test_a_forward_too_rough_to_tell_is_no_pass():
     report = check_gradient(layer("RoughLayer"), SHAPES)
     assert verdicts(report) == ["UNSURE", "UNSURE"]

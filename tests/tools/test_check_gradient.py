@@ -153,7 +153,7 @@ def test_a_second_top_is_asked_for_by_the_error(capsys):
     assert check_gradient("wrong_losses:TwoTopsLayer", *TWO, "--tops", "2") == 0
     recurrent = "recurrent_param { num_output: 2 expose_hidden: true }"
     bottoms = [f"--bottom={shape}" for shape in ("3,2,4", "3,2", "1,2,2", "1,2,2")]
-    assert refused(capsys, "LSTM", *bottoms, "--params", recurrent).endswith("; --tops N gives it N tops")
+    assert refused(capsys, "LSTM", *bottoms, "--params", recurrent).endswith("; --tops 3 gives it as many")
     assert check_gradient("Slice", "--bottom", "4,6", "--tops", "2") == 0
 
 

@@ -108,8 +108,9 @@ def run(options):
     try:
         report = child.call(check, options, name=options.layer or options.subject)
     except UserError as error:
-        more = "; --tops N gives it N tops" if "top blob(s) as output" in str(error) and not options.net else ""
-        raise UserError(f"{error}{more}") from None
+        found = re.search(r"\((\d+) vs\. (\d+)\).* top blob\(s\) as output", str(error))
+        lacks = found and int(found[1]) > int(found[2]) and not options.net
+        raise UserError(f"{error}; --tops {found[1]} gives it as many" if lacks else str(error)) from None
     if report.nothing_proven:
         raise UserError(NOTHING_PROVEN)
     print(report)
