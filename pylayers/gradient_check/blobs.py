@@ -170,7 +170,7 @@ def _judged(name, skipped, ways, rows, settings):
     """The `BlobResult` of a blob's rows."""
     scale = ways.scale(rows)
     threshold, ceiling = settings.threshold * scale, _CEILING * scale
-    central, rows = rows, [closer(ways, row, threshold) for row in rows]
+    rows = [closer(ways, row, threshold) for row in rows]
 
     def excess(row):
         return row.error - min(row.noise, ceiling)
@@ -188,7 +188,7 @@ def _judged(name, skipped, ways, rows, settings):
     text = f"{worst.text}, where backward says {worst.expected:.6g} and forward {worst.numeric:.6g}"
     allowed = float(threshold + min(worst.noise, ceiling))
     result = BlobResult(name, len(rows), skipped, text, worst.error, allowed, beside, unsure)
-    return result._replace(cause=_cause(central, ways.probe)) if result.verdict == "WRONG" else result
+    return result._replace(cause=_cause(rows, ways.probe)) if result.verdict == "WRONG" else result
 
 
 def _cause(rows, probe):

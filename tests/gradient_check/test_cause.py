@@ -60,3 +60,12 @@ def test_two_factors_and_a_number_that_is_none():
     assert cause.find(1.1 * numeric, numeric, known) == "backward is 1.1 × forward everywhere"
     assert cause.find(numeric, numeric, known) == ""
     assert cause.find(numeric[:2] * 3, numeric[:2], known) == ""  # two ratios may be the same by chance
+
+
+def test_kinks_may_set_a_tenth_apart_and_not_more():
+    numeric = np.linspace(1, 2, 20)
+    backward = -numeric
+    backward[:2] = 0.7
+    assert cause.find(backward, numeric, []) == "backward is −1 × forward everywhere: the sign"
+    backward[:4] = 0.7
+    assert cause.find(backward, numeric, []) == ""

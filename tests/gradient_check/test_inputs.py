@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pylayers.errors import UserError
-from pylayers.gradient_check import check_gradient
+from pylayers.gradient_check import check_gradient, inputs
 
 LSTM = "recurrent_param { num_output: 2 weight_filler { type: 'uniform' min: -0.5 max: 0.5 } }"
 
@@ -33,6 +33,23 @@ def test_caffes_own_layers_get_what_they_take(text, bottoms, checked):
     assert report.passed, str(report)
     names = [result.blob for result in report.results if result.blob.startswith("bottom")]
     assert names == [f"bottom[{index}]" for index in checked]
+
+
+def values(text, *shapes):
+    return inputs.draw(inputs.layer_parameter(text), shapes, {}, np.random.default_rng(0))
+
+
+def test_targets_are_from_0_to_1():
+    _, target = values("type: 'SigmoidCrossEntropyLoss'", (4, 5), (4, 5))
+    assert 0 < target.min() < 0.2 < 0.8 < target.max() < 1
+
+
+@pytest.mark.parametrize("margin", [1, 5])
+def test_pairs_lie_on_both_sides_of_the_margin_and_are_similar_or_not(margin):
+    shapes = [(100, 8), (100, 8), (100,)]
+    a, b, similar = values(f"type: 'ContrastiveLoss' contrastive_loss_param {{ margin: {margin} }}", *shapes)
+    assert set(similar) == {0, 1}
+    assert 25 < np.sum(np.linalg.norm(a - b, axis=1) < margin) < 75
 
 
 def test_embed_is_checked_by_its_parameters():

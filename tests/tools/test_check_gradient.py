@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pylayers.tools import cli
+from pylayers.tools.check_gradient import check
 
 pytestmark = pytest.mark.usefixtures("quick_children")
 
@@ -121,11 +122,20 @@ def test_an_input_that_is_called_label_asks_for_labels(net, capsys):
     assert check_gradient(*net("label"), "--layer", "loss:1", "--labels", "1:3") == 0
 
 
-def test_prints_are_a_note_and_setup_runs_once(net, capsys):
+def test_prints_are_a_note(net, capsys):
     assert check_gradient(*net("target"), "--layer", "loss:1") == 0
     *_, note = capsys.readouterr().out.splitlines()
     assert note.startswith("note   the layer prints ")
     assert note.endswith(" lines, which are left out; the first: setup")
+
+
+def test_setup_runs_once_in_a_net_too(net):
+    from wrong_losses import PrintingLayer
+
+    PrintingLayer.setups.clear()
+    options = cli.parser().parse_args(["check-gradient", *net("target"), "--layer", "loss:1"])
+    assert check(options).passed
+    assert len(PrintingLayer.setups) == 1
 
 
 def test_an_error_in_the_users_layer_has_its_place(capsys):
@@ -134,7 +144,7 @@ def test_an_error_in_the_users_layer_has_its_place(capsys):
         "pylayers check-gradient: wrong_losses:RaisingLayer: ValueError: shapes (5,4) and (5,4) not aligned"
     )
     assert "(tests/harness/layers/wrong_losses.py:" in line
-    assert line.endswith(", in forward: top[0].data[...] = np.dot(bottom[0].data, bottom[1].data))")
+    assert line.endswith(", in product: return np.dot(bottom[0].data, bottom[1].data))")
 
 
 def test_a_module_that_cannot_be_imported_has_its_place(tmp_path, monkeypatch, capsys):
