@@ -3,13 +3,17 @@
 #   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
 #   make image IMAGE='--help'     passes options to docker/image.sh
 .DEFAULT_GOAL := setup
-.PHONY: setup demo bench test test-gpu test-caffe lint format clean image image-gpu image-test image-gpu-test image-caffe-test
+.PHONY: setup demo bench test test-gpu test-caffe lint format clean distclean image image-gpu image-test image-gpu-test image-caffe-test
 
 VENV := .venv
 PYTHON :=
 CAFFE :=
 IMAGE :=
 READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
+PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
+# Where matplotlib keeps its list of fonts, which would be a folder of the user's.
+export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
 
 # With PYTHON or CAFFE given, the script looks again whether the virtual environment fits.
 ifneq ($(PYTHON)$(CAFFE),)
@@ -24,9 +28,16 @@ $(VENV)/.caffe: docker/build_caffe.sh docker/cuda.sh docker/boost_python.sh dock
 
 $(READY): $(VENV)/.caffe setup.py
 	@echo "==> installing pylayers and its tools"
-	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[test,demo]'
+	@# As a path: pip's own way would lose the package in the folder that holds a clone called pylayers.
+	@$(PIP) --config-settings editable_mode=compat -e '.[numba,lmdb,demo]'
+	@touch $@
+
+# CuPy and NVIDIA's packages are among these, 470 MB: with them the tests compile the CUDA kernels, which takes no GPU.
+$(READY_TO_TEST): $(READY)
+	@echo "==> installing what the tests need"
+	@$(PIP) --config-settings editable_mode=compat -e '.[test]'
 	@# With PYTHON=... pip may find ruff in that Python's folders, where its command is not ours.
-	@test -x $(VENV)/bin/ruff || $(VENV)/bin/python -m pip install -q --ignore-installed --no-deps 'ruff==0.14.*'
+	@test -x $(VENV)/bin/ruff || $(PIP) --ignore-installed --no-deps 'ruff==0.14.*'
 	@touch $@
 
 demo: $(READY)
@@ -39,11 +50,11 @@ bench: $(READY)
 	    --json "benchmarks/$$(uname -m)-$$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)cores.json"
 
 # A few processes, and not one for each core of a large machine: the losses' own threads need the cores too.
-test: $(READY)
+test: $(READY_TO_TEST)
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 
 # These fail, and are not skipped, where there is no GPU. The environment must have CuPy: the extra cuda12 or cuda13.
-test-gpu: $(READY)
+test-gpu: $(READY_TO_TEST)
 	PYLAYERS_TEST_GPU=1 $(VENV)/bin/python -m pytest -m gpu
 
 test-caffe: $(READY)
@@ -65,13 +76,18 @@ image-gpu-test:
 image-caffe-test:
 	docker/image.sh build caffe-test $(IMAGE)
 
-lint: $(READY)
+lint: $(READY_TO_TEST)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-format: $(READY)
+format: $(READY_TO_TEST)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# With what other clones share: the finished builds of Caffe.
+distclean: clean
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/pylayers"

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from sklearn.datasets import load_digits, load_sample_images
 
 RARE_DIGITS = (7, 8, 9)
-RARE_SHARE = 0.08  # of their training images that are kept
+RARE_SHARE = 0.08  # the share of the rare digits' training images that is kept
 PATCH = 16
 SEED = 20261122
 
@@ -20,7 +20,7 @@ def write_all(folder, nets):
     """Writes the HDF5 files and lists that the nets read, and InfogainLoss's matrix.
 
     Args:
-        folder: where to, made if need be.
+        folder: the folder to write to; it is made where it is missing.
         nets: the folder of the demo's prototxt files, which hold the class weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,14 +35,14 @@ def write_all(folder, nets):
 
 
 def class_weights(prototxt):
-    """The class weights in the param_str of a net's Python loss, so that they stand in one place."""
+    """The class weights in the param_str of a net's Python loss, so that they are written in one place only."""
     net = text_format.Parse(Path(prototxt).read_text(), caffe_pb2.NetParameter())
     (layer,) = (layer for layer in net.layer if layer.type == "Python")
     return json.loads(layer.python_param.param_str)["class_weights"]
 
 
 def _digits(random):
-    """Images (n, 1, 8, 8) in 0..1 and labels, a third for the test; the rare digits thinned out in the rest."""
+    """Images (n, 1, 8, 8) from 0 to 1, and labels: two thirds to train, with few rare digits, and a third to test."""
     images, label = load_digits(return_X_y=True)
     order = random.permutation(len(label))
     images, label = (images[order] / 16).reshape(-1, 1, 8, 8), label[order]
@@ -53,7 +53,7 @@ def _digits(random):
 
 
 def _patches(random, count=2000):
-    """Colour patches (n, 3, 16, 16) in 0..1 of two photographs, and their grey level (n, 1, 16, 16)."""
+    """Colour patches (n, 3, 16, 16) of two photographs, from 0 to 1, and their grey level (n, 1, 16, 16)."""
     photographs = np.stack(load_sample_images().images).transpose(0, 3, 1, 2) / 255
     _, _, height, width = photographs.shape
     rows, columns = random.integers(0, height - PATCH, count), random.integers(0, width - PATCH, count)

@@ -37,7 +37,7 @@ EXPERIMENTS = {
 
 
 class Run(NamedTuple):
-    """One training: its loss at each iteration, seconds a step, accuracy and mean recall of the rare digits."""
+    """One training: the loss at each iteration, the seconds of a step, accuracy, and mean recall of the rare digits."""
 
     losses: np.ndarray
     step: float

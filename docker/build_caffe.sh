@@ -19,7 +19,7 @@ venv=.venv
 python=/usr/bin/python3 # the one that Debian's Boost.Python is built for
 python_given=
 tarball=
-jobs=$(nproc)
+jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc heeds them, and they are no property of the machine
 use_apt=1
 with_opencv=OFF
 cpp_tests=
@@ -308,7 +308,7 @@ print(os.path.join(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var(
   linking="-Wl,-rpath,'\$ORIGIN/../lib:\$ORIGIN/../../..$(cuda_rpath)' $(cuda_rpath_link)"
   step "configuring Caffe"
   cmake -S "$1" -B "$2" "${options[@]}" -Wno-dev -DCMAKE_BUILD_TYPE=Release \
-    -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12 \
+    -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_EXPORT_NO_PACKAGE_REGISTRY=ON -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12 \
     -DCMAKE_CXX_FLAGS="-w -DBOOST_BIND_GLOBAL_PLACEHOLDERS -DBOOST_ALLOW_DEPRECATED_HEADERS $(cuda_include)" -DCMAKE_SKIP_RPATH=ON \
     -DCMAKE_EXE_LINKER_FLAGS="$linking" -DCMAKE_SHARED_LINKER_FLAGS="$linking" \
     -DBLAS=Open -DUSE_OPENCV="$with_opencv" -DBUILD_docs=OFF -DBUILD_only_tests="$CPP_TESTS" -Dpython_version=3 \

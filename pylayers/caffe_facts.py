@@ -1,16 +1,16 @@
-"""What Caffe's own layers are like, as its source has it: one catalogue for all tools.
+"""Facts about Caffe's own layers, taken from Caffe's source: one catalogue for all tools.
 
-Layers are given as LayerParameters. Nothing here needs Caffe.
+The functions take a layer as a LayerParameter. Nothing here needs Caffe.
 """
 
 import math
 from typing import NamedTuple
 
-# They take or give indices and have no gradient. Asked for one, as force_backward does, they end the process.
+# They take or give indices and have no gradient. They end the process when Caffe asks for one, as with force_backward.
 NO_BACKWARD = ("ArgMax", "Embed", "Threshold")
 # Losses whose bottom 1 holds class labels.
 LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
-# Losses that end the process where they are asked for the gradient of bottom 1.
+# Losses that end the process when Caffe asks for the gradient of bottom 1.
 CONSTANT_TARGET_LOSSES = (*LABEL_LOSSES, "SigmoidCrossEntropyLoss")
 # Other layers with bottoms that they give no gradient, or end the process for.
 _CONSTANT_BOTTOMS = {
@@ -28,7 +28,7 @@ FIXED_PARAMETERS = ("BatchNorm",)
 # Layers of a Caffe that is built with OpenCV.
 WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
 
-# The defaults of Caffe's own gradient checker, test_gradient_check_util.hpp, which are the kit's too.
+# The defaults of Caffe's own gradient checker, test_gradient_check_util.hpp; the kit's checker has the same.
 GRADIENT_CHECKER = {"step": 1e-2, "threshold": 1e-3, "seed": 1701, "kink": 0.0, "kink_range": -1.0}
 
 
@@ -41,7 +41,7 @@ def loss_weights(layer):
 
 
 def is_loss(layer):
-    """Whether a layer has a loss weight other than 0. A loss of Caffe's own needs no top, which Caffe then adds."""
+    """Whether a layer has a loss weight other than 0. Caffe's own losses need no top: Caffe adds it."""
     return bool(loss_weights(layer)) or (not layer.top and layer.type.endswith("Loss") and not layer.loss_weight)
 
 
@@ -49,8 +49,8 @@ def classes_of_labels(layer, shape):
     """The number of classes that the labels in a layer's bottom 1 have.
 
     Args:
-        layer: of Caffe's own.
-        shape: of its bottom 0.
+        layer: a LayerParameter of one of Caffe's own layers.
+        shape: the shape of its bottom 0.
 
     Returns:
         The number, or None where bottom 1 holds no labels.
@@ -62,7 +62,7 @@ def classes_of_labels(layer, shape):
     }
     if layer.type in axes:
         return shape[axes[layer.type]]
-    # The others take all that belongs to one item for its classes.
+    # The other losses take each element of an item for the score of a class.
     return math.prod(shape[1:]) if layer.type in LABEL_LOSSES else None
 
 
@@ -157,13 +157,13 @@ def _near_margin(margin, shape):
 
 
 def ignore_label(layer):
-    """The label of positions that do not count in a layer of Caffe's own, or None."""
+    """The label that one of Caffe's own layers ignores, or None."""
     param = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
     return param.ignore_label if param.HasField("ignore_label") else None
 
 
 def learns(layer):
-    """Whether a layer of Caffe's own has a parameter whose lr_mult is not 0; a Python layer does not say."""
+    """Whether one of Caffe's own layers has a parameter whose lr_mult is not 0; False for any Python layer."""
     kinds = {
         "Convolution": 1 + layer.convolution_param.bias_term,
         "Deconvolution": 1 + layer.convolution_param.bias_term,

@@ -25,6 +25,8 @@ from pylayers import params
 from pylayers.runtime import gpu
 from pylayers.runtime.blobs import as_list, shape_of
 
+_FLT_MAX = float(np.finfo(np.float32).max)
+
 
 class LossLayer(caffe.Layer):
     """A scalar loss with its gradient. A subclass says what it takes, and writes the formula.
@@ -196,6 +198,8 @@ class LossLayer(caffe.Layer):
         loss = self.forward_cpu(bottom, top)
         if type(loss) is not float:
             self.check_loss("forward_cpu", loss)
+        if abs(loss) > _FLT_MAX:  # NumPy would warn, or raise under np.seterr
+            loss = math.copysign(math.inf, loss)
         top[0].data[...] = loss
 
     def run_backward_cpu(self, top: list, propagate_down: list, bottom: list) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Kind(Protocol):
-    """A kind of option: its default, what a value must be, and the check of it."""
+    """A kind of option: its default, what a value must be, and how that is checked."""
 
     default: Any
 
@@ -19,7 +19,7 @@ class Kind(Protocol):
         """What a value must be, for error messages."""
 
     def check(self, value: Any) -> Any:
-        """Returns the value that the layer gets; TypeError or ValueError with `rule` where it is wrong."""
+        """Returns the value that the layer gets; raises TypeError or ValueError with `rule` where it is wrong."""
 
 
 class Choice:

@@ -29,12 +29,12 @@ def no_gpu():
 
 
 def must_test_gpu():
-    """Whether it is a failure that there is no GPU, as under `make test-gpu`."""
+    """Whether a missing GPU is a failure, as under `make test-gpu`."""
     return bool(os.environ.get("PYLAYERS_TEST_GPU"))
 
 
 def pytest_runtest_setup(item):
-    """Skips the tests marked gpu where they cannot run, or fails them."""
+    """Skips the tests marked gpu where they cannot run; fails them where `must_test_gpu`."""
     if item.get_closest_marker("gpu") and no_gpu():
         (pytest.fail if must_test_gpu() else pytest.skip)(no_gpu())
 
@@ -55,16 +55,16 @@ def _caffes_mode(request):
 
 @pytest.fixture(autouse=True)
 def _in_root(monkeypatch):
-    """The prototxt files name paths that start at the root of the clone."""
+    """Runs each test in the root of the clone, where the paths in the prototxt files start."""
     monkeypatch.chdir(ROOT)
 
 
-# Engines are the ways in which a loss computes the same: Numba's loops, the formula by NumPy, and the CUDA kernels, on
-# the host or on a GPU.
+# An engine is one of the ways to compute a loss: Numba's loops, the formula with NumPy, and the CUDA kernels, on the
+# host or on a GPU. All give the same result.
 
 
 def pytest_generate_tests(metafunc):
-    """Runs each test that asks for an engine with all that can be had here, or with those that its mark names."""
+    """Runs each test that asks for an engine with every engine that works here, or with those that its mark names."""
     if "engine" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("engines")
@@ -81,7 +81,7 @@ def _engines():
     found.append("formula")
     if host_kernels.COMPILER:
         found.append("host")
-    if must_test_gpu() or not no_gpu():  # or else there would be a thousand skipped tests
+    if must_test_gpu() or not no_gpu():  # otherwise a thousand tests would be reported as skipped
         found.append("gpu")
     return found
 
@@ -102,7 +102,7 @@ def engine(request, monkeypatch):
 
 @pytest.fixture
 def quick_children(monkeypatch):
-    """Child processes that are forks of a server which has imported Caffe."""
+    """Makes child processes quick: they are forks of a server that has imported Caffe."""
     from harness import quick_child
 
     from pylayers.caffe_nets import child

@@ -11,7 +11,7 @@ from pylayers.caffe_facts import NO_BACKWARD
 
 @contextlib.contextmanager
 def written(param):
-    """A prototxt file for as long as the block runs, as Caffe reads nets and solvers from files alone.
+    """Writes a prototxt file that is there while the block runs, since Caffe reads nets and solvers only from files.
 
     Args:
         param: a message, such as a NetParameter or a SolverParameter, or its text.

@@ -1,6 +1,7 @@
 """Work done in a child process, since Caffe ends the process where a net is wrong; and Caffe's last words.
 
-The child is a new Python, and no fork of this one: a fork beside threads, of the BLAS or of the losses, can hang.
+The child is a new Python and not a fork of this one, since a fork of a process with threads can hang. The BLAS and the
+losses have such threads.
 """
 
 import os
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, Optional
 from pylayers.caffe_nets.child_main import AT_WORK, MISTAKE
 from pylayers.errors import UserError
 
-# An import, or building a net, that takes longer hangs. In seconds.
+# Seconds after which an import, or the building of a net, is taken to hang.
 TIMEOUT = 120
 _SCRIPT = Path(__file__).with_name("child_main.py")
 
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
         found: what the function returned; None where the process ended without an answer.
         log: all that the process wrote to stdout and stderr.
         status: its exit status, negative for a signal; None where it hung.
-        timeout: the seconds that it had; None for any.
+        timeout: the seconds that the process was given; None for no limit.
     """
 
     found: Any
@@ -52,12 +53,12 @@ def ask(module, function, *arguments, first=(), path=None, timeout=None, **envir
     Args:
         module: the module's name, or the absolute path of its file.
         function: the name of a function in it.
-        *arguments: its arguments, which are pickled, as is what it returns.
+        *arguments: the function's arguments. They are pickled, and so is what it returns.
         first: folders to put before the child's module path.
-        path: the child's whole module path; by default what its PYTHONPATH and its packages make it, as for
-            ``caffe train``, without the current folder.
+        path: the child's whole module path. By default it is that of ``caffe train``: PYTHONPATH and the installed
+            packages, without the current folder.
         timeout: seconds after which the child is taken to hang, and ended; none by default.
-        **environment: variables that the child has beside those of this process.
+        **environment: environment variables that the child gets beside those of this process.
 
     Returns:
         An `Answer`.
@@ -72,7 +73,18 @@ def ask(module, function, *arguments, first=(), path=None, timeout=None, **envir
 
 
 def run_child(question, answer, log, timeout, environment):
-    """Runs the child process, all files given; returns its exit status, or None where it hung."""
+    """Runs the child process.
+
+    Args:
+        question: the path of the file with the pickled request.
+        answer: the path where the child writes the pickled answer.
+        log: the path for all that it writes to stdout and stderr.
+        timeout: seconds after which the child is taken to hang, and ended; None for no limit.
+        environment: a dict of environment variables that the child gets beside those of this process.
+
+    Returns:
+        The child's exit status, or None where it hung.
+    """
     with open(log, "wb") as written:
         process = subprocess.Popen(
             [sys.executable, _SCRIPT, question, answer],
@@ -87,7 +99,7 @@ def run_child(question, answer, log, timeout, environment):
         except subprocess.TimeoutExpired:
             return None
         finally:
-            if process.poll() is None:  # it hangs, or the user has had enough
+            if process.poll() is None:  # it hangs, or the user has interrupted this process
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
@@ -97,9 +109,9 @@ def call(function, *arguments, name):
 
     Args:
         function: a function of a module.
-        *arguments: see `ask`.
-        name: what the function handles, such as a file. It begins the error message, unless the function has said
-            with `child_main.at` what it is at.
+        *arguments: the function's arguments. They are pickled, and so is what it returns.
+        name: what the function handles, such as a file. It begins the error message, unless the function has named
+            something else with `child_main.at`.
 
     Returns:
         What the function returns.
@@ -114,24 +126,24 @@ def call(function, *arguments, name):
 
 
 def _mistake(log):
-    """The mistake of a user's that the child reports, or None."""
+    """The user's mistake that the child has written to its log, or None."""
     return next((line[len(MISTAKE) :] for line in log.splitlines() if line.startswith(MISTAKE)), None)
 
 
 def _at_work(log):
-    """What the child said last that it is at, or None."""
+    """What the child last named with `child_main.at`, or None."""
     said = [line[len(AT_WORK) :] for line in log.splitlines() if line.startswith(AT_WORK)]
     return said[-1] if said else None
 
 
 def fatal(log):
-    """What Caffe says when it ends the process, by its log; None where it does not."""
+    """The message with which Caffe ended a process, taken from the log; None where Caffe did not end it."""
     match = re.search(r"^F\d{4,8} [^\]]*\] (.*)", log, re.MULTILINE)
     return match and re.sub(r" \(known types: .*", "", match[1].strip())
 
 
 def reason(log, status):
-    """The line that says why a process ended, of what it wrote to stderr."""
+    """The line that says why a process ended, from its log and its exit status."""
     said = fatal(log)
     if said:
         return f"Caffe says: {said}"

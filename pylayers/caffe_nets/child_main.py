@@ -1,7 +1,7 @@
 """What runs in the child process of `pylayers.caffe_nets.child`: ``python child_main.py REQUEST ANSWER``.
 
-It is a script that needs nothing of the kit: `pylayers doctor` asks what this Python can import, and the kit may not be
-among it. It writes no answer where the process is ended.
+The script imports nothing of the kit: `pylayers doctor` uses it to ask what a Python can import, and the kit may not be
+installed there. Where Caffe ends the process, the script writes no answer.
 """
 
 import importlib
@@ -15,11 +15,12 @@ MISTAKE, AT_WORK = "pylayers: ", "pylayers is at "
 
 
 def work(request):
-    """Does what a request asks.
+    """Calls the function that a request names.
 
     Args:
         request: a dict with ``path``, the whole of sys.path, or None to leave it; ``first``, folders to put before it;
-            ``module``, a module's name or the path of its file; ``function``, one of it; ``arguments``, a tuple.
+            ``module``, a module's name or the absolute path of its file; ``function``, the name of a function in it;
+            ``arguments``, a tuple.
 
     Returns:
         What the function returns.
@@ -38,14 +39,22 @@ def work(request):
 
 
 def answer(request_file, answer_file):
-    """Does what the request in a file asks; writes the answer to another, or a mistake of the user's to stderr."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # where Caffe aborts: no core file
+    """Calls the function that a request names, and writes what it returns to a file.
+
+    Args:
+        request_file: the path of the pickled request, see `work`.
+        answer_file: the path to write the pickled answer to.
+
+    Returns:
+        The exit status: 0, or 1 for a mistake of the user's (UserError), which is written to stderr in one line.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core file where Caffe aborts
     with open(request_file, "rb") as file:
         request = pickle.load(file)
     try:
         found = work(request)
     except Exception as error:
-        # Known by its name, as there may be no kit to import it from.
+        # A UserError is told by its name, since the kit may not be there to import it from.
         if type(error).__name__ != "UserError":
             raise
         print(f"{MISTAKE}{error}", file=sys.stderr)
@@ -56,7 +65,7 @@ def answer(request_file, answer_file):
 
 
 def at(name):
-    """Says what the child is at, such as a file: the error message begins with it if the process ends there."""
+    """Tells what the child handles now, such as a file. If the process ends there, the error message begins with it."""
     print(f"{AT_WORK}{name}", file=sys.stderr, flush=True)
 
 
@@ -65,4 +74,4 @@ if __name__ == "__main__":
     status = answer(sys.argv[1], sys.argv[2])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # threads or exit handlers of a user's module must not hold it up
+    os._exit(status)  # at once, as threads or exit handlers of a user's module might hold it up

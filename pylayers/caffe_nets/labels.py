@@ -16,15 +16,15 @@ class Label(NamedTuple):
 def find_labels(layers, net):
     """Finds the blobs that go straight into the label bottom of a layer that takes labels.
 
-    Those are Caffe's losses over labels, Accuracy, and the kit's own losses with a bottom called label.
+    Such layers are Caffe's losses over labels, Accuracy, and the kit's own losses with a bottom called label.
 
     Args:
         layers: LayerParameters.
-        net: the net of these layers, loaded: it knows the shapes.
+        net: the caffe.Net of these layers, from which the shapes are taken.
 
     Returns:
-        A dict from blob to `Label`; the smallest number of classes where several layers take one blob, and an
-        `ignore` only where all losses among them agree on it.
+        A dict from blob to `Label`. Where several layers take one blob, `classes` is their smallest number of classes,
+        and `ignore` is set only if all losses among them ignore the same label.
     """
     found = {}
     for layer in layers:
@@ -37,7 +37,7 @@ def find_labels(layers, net):
 
 
 def _label_of(layer, shape):
-    """What the labels in bottom 1 of a layer may be, where bottom 0 has that shape; None where there are none."""
+    """The `Label` of a layer's bottom 1, where `shape` is that of bottom 0; None where bottom 1 holds no labels."""
     kind = kits_class(layer)
     if kind is not None:
         if kind.BOTTOMS[1:2] != ("label",) or "axis" not in kind.OPTIONS:
@@ -62,7 +62,7 @@ def kits_class(layer):
 
 
 def merge(first, second):
-    """One dict from two of `find_labels`, with the same rule for a blob in both."""
+    """Merges two dicts of `find_labels`. A blob in both gets the fewer classes, and an `ignore` where both agree."""
     both = {**first, **second}
     for blob in first.keys() & second.keys():
         a, b = first[blob], second[blob]
@@ -71,7 +71,16 @@ def merge(first, second):
 
 
 def draw(random, shape, label):
-    """Random labels; one in five is `ignore` where there is one."""
+    """Draws random labels, about one in five of them `ignore` where the label has one.
+
+    Args:
+        random: a numpy.random.Generator.
+        shape: the shape of the result.
+        label: a `Label`.
+
+    Returns:
+        An array of int.
+    """
     values = random.integers(0, label.classes, shape)
     if label.ignore is not None:
         values[random.random(shape) < 0.2] = label.ignore

@@ -1,4 +1,4 @@
-"""The line of each field of a prototxt text. protobuf's parser keeps none, but its tokenizer knows them."""
+"""The line of each field of a prototxt text. protobuf's parser keeps no lines, but its tokenizer knows them."""
 
 import re
 
@@ -12,11 +12,18 @@ class Field:
         self.name, self.line, self.fields, self.opened = name, line, [], False
 
     def all(self, name):
-        """The fields of that name in this one, in the order of the text."""
+        """The fields called `name` in this one, in the order of the text."""
         return [field for field in self.fields if field.name == name]
 
     def line_of(self, *path):
-        """The line of a field in a field in this one, each the first of its name; as near as the text comes to it."""
+        """The line of a field inside this one.
+
+        Args:
+            *path: the names that lead to the field. Of several fields with one name the first is taken.
+
+        Returns:
+            The line; where the text lacks a name of the path, the line of the last field that is there.
+        """
         field = self
         for name in path:
             if not field.all(name):
@@ -34,7 +41,7 @@ def fields_of(text):
         token, line = tokenizer.token, tokenizer.ParseError("").GetLine()
         tokenizer.NextToken()
         if token in ("{", "<"):
-            if last.opened:  # another message of a list
+            if last.opened:  # the next message of a list
                 last = Field(last.name, line)
                 path[-1].fields.append(last)
             last.opened = True

@@ -1,4 +1,4 @@
-"""Nets read from prototxt: what a phase has of them, what leads to a loss, and copies with other loss weights."""
+"""Nets read from prototxt: the layers of one phase, the layers that lead to a loss, copies with other loss weights."""
 
 import caffe
 from caffe.proto import caffe_pb2
@@ -15,7 +15,7 @@ def read(path, phase):
     """Reads a prototxt file.
 
     Args:
-        path: of the file.
+        path: the file's path.
         phase: "train" or "test".
 
     Returns:
@@ -41,7 +41,7 @@ def read_net(path, phase):
 
 
 def parse(text, phase, name="the net"):
-    """Makes a NetParameter of prototxt text, as `read` does of a file; `name` is for error messages."""
+    """Makes a NetParameter from prototxt text, as `read` does from a file. `name` begins the error messages."""
     param = _parse_layers(text, name)
     _of_phase(param, PHASES[phase])
     if not any(map(loss_weights, param.layer)):
@@ -73,7 +73,13 @@ def _parse_layers(text, name):
 
 
 def included(layer, state, phase):
-    """Caffe's rule for a layer's `include` and `exclude`, net.cpp's FilterNet."""
+    """Whether a layer is in a net, by its `include` and `exclude`: the rule of FilterNet in Caffe's net.cpp.
+
+    Args:
+        layer: a LayerParameter.
+        state: the net's NetState, of which the level and the stages are read.
+        phase: caffe.TRAIN or caffe.TEST.
+    """
 
     def meets(rule):
         return not (
@@ -88,7 +94,7 @@ def included(layer, state, phase):
 
 
 def lead_to_loss(layers):
-    """The layers that a loss depends on, and those without bottoms."""
+    """The losses, the layers that they depend on, and the layers without bottoms."""
     wanted, kept = set(), []
     for layer in reversed(layers):
         if not layer.bottom or loss_weights(layer) or wanted & set(layer.top):
@@ -98,7 +104,10 @@ def lead_to_loss(layers):
 
 
 def with_loss_weight(param, factor):
-    """A copy of a NetParameter: what leads to a loss, each loss weight times `factor`, gradients down to the inputs."""
+    """Copies the layers of a NetParameter that lead to a loss, with each loss weight times `factor`.
+
+    The copy has force_backward, so that gradients come down to the inputs.
+    """
     scaled = caffe_pb2.NetParameter()
     scaled.CopyFrom(param)
     scaled.force_backward = True

@@ -1,4 +1,4 @@
-"""Text of nets, for where Caffe may be missing: read from files, written, and put into messages."""
+"""Prototxt text, handled without Caffe, which may be missing: read from files, made, and put into messages."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def read_text(path):
 
 
 def quoted(names):
-    """Names for an error message."""
+    """Names for an error message: sorted, in quotes, with commas between them."""
     return ", ".join(f'"{name}"' for name in sorted(names)) or "none"
 
 
@@ -31,9 +31,9 @@ def input_text(name, shape, learnt=False):
     whose one factor is 1. That changes no value.
 
     Args:
-        name: of the blob.
-        shape: of the blob.
-        learnt: whether it is to get a gradient. The net's input is then named with "_data" after it.
+        name: the blob's name.
+        shape: the blob's shape.
+        learnt: whether the blob is to get a gradient. The net's input then has this name with "_data" after it.
     """
     source = f"{name}_data" if learnt else name
     dims = " ".join(f"dim: {size}" for size in shape)

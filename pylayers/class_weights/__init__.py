@@ -23,22 +23,21 @@ def median_frequency(
 
     freq(c) is the number of pixels of class c, divided by the number of all pixels in those images that show class c;
     the median is over the classes that occur. A class of middling frequency gets 1, a rarer one more. Pixels with
-    `ignore_label` count nowhere, neither above nor below the line.
+    `ignore_label` are left out of both numbers.
 
-    With one label an item, as in classification, each freq(c) would be 1. All items together are then taken for one
-    image: freq(c) is the share of the labels that are c.
+    Where each item has one label, as in classification, each freq(c) would be 1. All items together are then taken for
+    one image: freq(c) is the share of the labels that are c.
 
-    A class that never occurs has no frequency. It gets the weight 0, with one warning for all of them: the list fits
-    the net all the same, and no gradient is lost on these labels. In a net that meets such a class later, 0 means that
-    it is never learnt there.
+    A class that never occurs has no frequency. It gets the weight 0, so that the list still fits the net; on these
+    labels that loses no gradient. A net that meets such a class later never learns it. One warning names all of them.
 
     Args:
-        labels: an array, or what slices into one, such as an open HDF5 data set: its first axis counts the images, as
-            in (N,), (N, H, W) or (N, 1, H, W). Or an iterable with one array an image; their sizes may differ. Or, as
-            a string or path, a source as `label_sources.open_source` takes it; it is read in pieces, with a progress
-            bar where stderr is a terminal.
+        labels: an array, or something that is sliced like one, such as an open HDF5 data set: its first axis counts the
+            images, as in (N,), (N, H, W) or (N, 1, H, W). Or an iterable with one array an image; their sizes may
+            differ. Or the name of a source, a string or path, as `class_weights.sources.open_source` takes it. A source
+            is read in pieces, with a progress bar where stderr is a terminal.
         classes: the number of classes C, which is that of the net's scores.
-        ignore_label: the label of pixels that do not count; it may be one of the classes, whose weight is 0 then.
+        ignore_label: the label of pixels that do not count. It may be one of the classes, whose weight is then 0.
 
     Returns:
         A float64 array of C weights.
@@ -52,8 +51,8 @@ def median_frequency(
     Source: Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale
     Convolutional Architecture" (ICCV 2015, arXiv 1411.4734), the paragraph on class balancing. SegNet uses it.
 
-    Of two images of four pixels, class 0 is seen in both (5 of 8 pixels), 1 in the second (1 of 4), 2 in the first
-    (2 of 4). The median of 5/8, 1/4 and 1/2 is 1/2:
+    In these two images of four pixels, class 0 occurs in both (5 of 8 pixels), class 1 in the second (1 of 4 pixels),
+    and class 2 in the first (2 of 4). The median of 5/8, 1/4 and 1/2 is 1/2:
 
     >>> labels = np.array([[[0, 0], [2, 2]], [[0, 0], [0, 1]]])
     >>> weights = median_frequency(labels, classes=3)
@@ -87,7 +86,7 @@ def count(labels, classes, ignore_label=None):
     counts = ClassCounts(classes, ignore_label)
     if isinstance(labels, (str, os.PathLike)):
         source = open_source(labels)
-        # Closed here, where an exception would keep the files open for as long as it is looked at.
+        # Closed here: as long as an exception is kept, its traceback would keep the files open.
         with progress_bar("counting", source.items) as advance, contextlib.closing(source.batches) as batches:
             for batch in batches:
                 counts.add(*batch)
@@ -105,9 +104,9 @@ class ClassCounts:
     """How often each class occurs, filled one batch of images after the other.
 
     Attributes:
-        pixels: of each class, in all images.
-        images: that show the class.
-        area: the pixels of any class in those images.
+        pixels: the number of pixels of each class, in all images.
+        images: for each class, the number of images that show it.
+        area: for each class, the number of pixels of any class in those images.
         single: whether every item so far holds one label.
     """
 
@@ -124,8 +123,8 @@ class ClassCounts:
 
         Args:
             labels: an array, whose first axis counts the images.
-            where: what holds the labels, for an error.
-            first: the place of the batch in it.
+            where: the name of what holds the labels, for error messages.
+            first: the index in it of the batch's first image.
 
         Raises:
             TypeError: the labels are not numbers.
@@ -158,7 +157,7 @@ class ClassCounts:
         return np.nan_to_num(np.nanmedian(frequencies) / frequencies, nan=0.0)
 
     def absent(self):
-        """The classes that never occur, as a list; the ignored one is not missed."""
+        """A list of the classes that never occur, without `ignore_label`."""
         return [int(index) for index in np.flatnonzero(self.pixels == 0) if index != self.ignore_label]
 
     def absent_text(self):

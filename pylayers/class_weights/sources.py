@@ -15,9 +15,9 @@ from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
 from pylayers.runtime.optional import need
 
-# Labels in memory at a time, but for an image that is larger; the work on each is then no more than noise.
+# Labels read at a time, or one image where that has more; so many that the work for each batch does not show.
 BATCH = 2**20
-TOPS = ("data", "label")  # of Caffe's Data layer, and what may follow the colon after an LMDB
+TOPS = ("data", "label")  # the tops of Caffe's Data layer; one of them follows the colon after an LMDB
 
 
 class Batch(NamedTuple):
@@ -42,15 +42,16 @@ def open_source(name):
         name: one of
             ``labels.npy``, an array, the first axis the images;
             ``labels.h5:label``, a data set of an HDF5 file, the first axis the images as for HDF5Data;
-            ``list.txt:label``, the same of all files that HDF5Data's source lists, one a line, from the working folder;
+            ``list.txt:label``, that data set of all files in a list like HDF5Data's source, one a line, with paths from
+            the working folder;
             ``train_lmdb:label``, the label of each Datum of an LMDB, as convert_imageset writes it;
             ``train_lmdb:data``, the Datum itself as a label map: one channel of bytes or floats, or a grey PNG.
 
     Returns:
-        `Source`; nothing of the labels has been read yet.
+        `Source`; no label has been read yet.
 
     Raises:
-        UserError: there is no such source, or a package for it is missing. What is wrong further in shows in reading.
+        UserError: there is no such source, or a package for it is missing. Wrong contents are found when they are read.
     """
     name = os.fspath(name)
     path, part = (name, "") if os.path.exists(name) or ":" not in name else name.rsplit(":", 1)
@@ -78,7 +79,7 @@ def batches_of(labels):
 def _check_axes(shape, where):
     if not shape:
         raise ValueError(f"{where} holds a single number; labels have at least one axis")
-    # As N images it would give other weights, and no error.
+    # One label map, taken for N images, would give other weights and no error.
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
             f"{where} of shape {tuple(shape)} may be one label map or many rows; give one map as "
@@ -90,7 +91,7 @@ def _slices(array, where):
     """Batches of an array-like: whole images, about `BATCH` labels."""
     rows = max(1, BATCH // max(1, math.prod(array.shape[1:])))
     chunks = getattr(array, "chunks", None)
-    if isinstance(chunks, tuple):  # of HDF5, which reads, and unpacks, a chunk as a whole
+    if isinstance(chunks, tuple):  # HDF5 reads, and unpacks, each chunk as a whole
         rows = math.ceil(rows / chunks[0]) * chunks[0]
     for first in range(0, array.shape[0], rows):
         yield Batch(np.asarray(array[first : first + rows]), where, first)
@@ -109,7 +110,7 @@ def _hdf5_source(path, name):
     h5py = need("h5py", "demo")
     listed = ""
     if path.endswith(".txt"):
-        # HDF5Data parts the names at white space too.
+        # HDF5Data splits the list at white space too.
         paths = Path(path).read_text(encoding="utf-8", errors="surrogateescape").split()
         if not paths:
             raise UserError(f"{path} lists no HDF5 file")
@@ -149,7 +150,7 @@ def _hdf5_source(path, name):
 
 
 def _why_unread(path, error):
-    """Why HDF5 does not open a file; its own words are a paragraph on its C functions."""
+    """Why HDF5 does not open a file, in a few words; HDF5's own message is a paragraph on its C functions."""
     if isinstance(error, PermissionError):
         return os.strerror(error.errno)
     if os.path.isdir(path):
@@ -170,7 +171,7 @@ def _lmdb_source(path, part):
     @contextlib.contextmanager
     def opened():
         try:
-            # Without a lock it changes nothing in the folder, and needs no right to.
+            # Without a lock LMDB writes nothing to the folder, and needs no right to.
             with lmdb.open(path, readonly=True, lock=False) as environment:
                 size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
                 if os.path.getsize(os.path.join(path, "data.mdb")) < size:  # to read on would end the process
@@ -203,7 +204,7 @@ def _datum_labels(cursor, where):
         if not datum.HasField("label"):
             raise UserError(f"{name} has no label")
         labels.append(datum.label)
-        if len(labels) == 1000:  # small, for the bar: images may have to be read to come to their labels
+        if len(labels) == 1000:  # few, so that the bar moves: each label is read with its image
             yield Batch(np.array(labels), where, index + 1 - len(labels))
             labels = []
     if labels:
@@ -237,11 +238,11 @@ def _label_map(datum, name):
 
 
 def _decode(data):
-    """The image of Pillow, or None."""
+    """Pillow's image, or None where Pillow cannot read it."""
     image_module = need("PIL.Image", "demo")
     try:
         image = image_module.open(io.BytesIO(data))
         image.load()
-    except (OSError, SyntaxError):  # Pillow's for a broken PNG
+    except (OSError, SyntaxError):  # what Pillow raises for a broken PNG
         return None
     return image

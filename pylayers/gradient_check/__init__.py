@@ -1,7 +1,7 @@
 """Proves a layer's gradient: backward against central differences of forward, on real Caffe.
 
-It takes any layer: a Python layer of anyone's, or one of Caffe's own. The layer alone is put into a net, with an
-Input for each bottom; everything else is what Caffe itself does with it.
+It takes any layer: a Python layer, or one of Caffe's own. The layer alone is put into a net, with an Input for each
+bottom, and Caffe itself runs that net.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ STEP, THRESHOLD = GRADIENT_CHECKER["step"], GRADIENT_CHECKER["threshold"]
 
 
 class NothingToCheckError(ValueError):
-    """A layer without a bottom or a parameter that has a gradient: to say that it is right would prove nothing."""
+    """No bottom and no parameter of the layer has a gradient, so there is nothing that could be right or wrong."""
 
 
 def assert_gradient(layer: Union[str, caffe_pb2.LayerParameter], bottoms: Sequence, **options: Any) -> None:
@@ -62,19 +62,23 @@ def check_gradient(
 ) -> Report:
     """Compares backward with central differences of forward.
 
-    The objective is Σ v·top, v being the tops' diff: random numbers, or `loss_weight` for a layer whose first top has
-    one element, so that a layer which ignores its top's diff is found out. float32 limits what can be seen: a
-    derivative may be off by `threshold` times the blob's largest one, plus the rounding of the objective over the step.
-    Where a few elements are off by more, a step may have crossed a kink, as that of L1 or Huber losses: they are
-    compared to the slope on one side, and large blobs without the elements whose gradient leaps. What is still off may
-    be so by twice what the derivatives of shorter steps span. Rounding and shorter steps add at most a tenth of the
-    largest derivative; where that does not suffice, or each element lies beside a kink, the verdict is UNSURE.
+    The objective is Σ v·top, where v is the tops' diff. It is `loss_weight` for a layer whose first top has one
+    element, and random numbers for others, so that a layer which ignores its top's diff is found out.
 
-    First it checks that forward is repeatable: the same for the same values, with all random generators seeded, and
-    also after other values. Beside the derivatives it checks that forward and backward leave the bottoms' data as they
-    are; that twice the tops' diff gives twice the gradient; that backward writes a bottom's diff and does not add to
-    it, and leaves it alone where propagate_down is false (only for layers with two bottoms that have a gradient; Caffe
-    calls no backward else).
+    First, forward must be repeatable: the same for the same values, with all random generators seeded, and also after
+    other values. Where it is not, nothing else is checked.
+
+    float32 limits what can be seen. A derivative may be off by `threshold` times the blob's largest one, plus the
+    rounding error of the objective divided by the step. Where it is off by more, a step may have crossed a kink, as L1
+    and Huber losses have. A small blob's element is then compared with the slope on one side of the kink; a large blob
+    is compared without the elements whose gradient leaps. What is still off may be off by twice the spread of the
+    derivatives from shorter steps. Rounding and shorter steps add at most a tenth of the largest derivative. Where that
+    does not suffice, or each element lies beside a kink, the verdict is UNSURE, and the check does not pass.
+
+    Beside the derivatives some rules are checked. Forward and backward must leave the bottoms' data as they are. Twice
+    the tops' diff must give twice the gradient. Backward must write a bottom's diff, and not add to it. Where
+    propagate_down is false it must leave the diff alone; this is checked only if at least two bottoms have a gradient,
+    since Caffe calls no backward otherwise.
 
     What the layer prints is counted and left out, but where it raises an exception.
 
@@ -82,15 +86,15 @@ def check_gradient(
         layer: a LayerParameter, or its prototxt text from ``type:`` on; names of bottoms and tops do not matter.
         bottoms: for each bottom its shape, or an array. A shape is filled with normal random numbers, or with what the
             bottoms of Caffe's own layers may hold: labels, probabilities, positive numbers.
-        labels: dict from the index of a bottom to the number of its classes; it is filled with whole numbers.
-        constants: indices of more bottoms that have no gradient. Not needed for what is known to have none: the
-            CONSTANTS of a loss on the kit's base classes, the labels and targets of Caffe's own layers.
+        labels: dict from the index of a bottom to the number of its classes. The bottom is filled with random labels.
+        constants: indices of more bottoms that have no gradient. Two kinds are known and need not be given: the
+            CONSTANTS of a loss on the kit's base classes, and the labels and targets of Caffe's own layers.
         loss_weight: the first top's diff where it has one element; 0.3 if not given.
         step: how far a value is moved, relative to the root mean square of its blob.
-        threshold: see above.
-        kink: with `kink_range`, as Caffe's checker: where abs(value) lies within `kink_range` of `kink`, the forward
-            may have a kink, and the element is skipped.
-        kink_range: negative for no kink.
+        threshold: how far a derivative may be off, as a share of the blob's largest one.
+        kink: where forward may have a kink, as in Caffe's checker. An element is skipped if its abs(value) lies within
+            `kink_range` of `kink`.
+        kink_range: how near to `kink` elements are skipped; negative for no kink.
         seed: of all random numbers, the layer's own included.
         phase: caffe.TEST or caffe.TRAIN.
 

@@ -10,7 +10,7 @@ from pylayers.gradient_check.report import ALL_ZERO, BlobResult
 # Blobs of up to this many elements are checked element by element, larger ones along random directions.
 EXHAUSTIVE = 2000
 DIRECTIONS = 20
-# Of the largest gradient: a change of an element's between a direction's ends that shows a kink.
+# An element is at a kink if its gradient at a direction's two ends differs by more than this share of the largest one.
 _LEAP = 0.03
 # A direction is checked again without its kink elements only if the rest keeps this share of the gradient's norm.
 _STEADY = 0.9
@@ -37,10 +37,10 @@ class Row(NamedTuple):
     place: object  # the element's index, or ... for all of them
     signs: object  # how far each moves, in steps
     text: str
-    expected: float  # by backward
-    numeric: float  # by forward
-    noise: float  # of `numeric`
-    beside: bool = False  # a kink
+    expected: float  # the derivative by backward
+    numeric: float  # the derivative by forward
+    noise: float  # how far `numeric` may be off
+    beside: bool = False  # whether it is compared beside a kink
 
     @property
     def error(self):
@@ -57,7 +57,7 @@ class Probe:
         self.size = step * (np.sqrt(np.mean(np.square(data, dtype=np.float64))) or 1.0)
 
     def central(self, place, signs, text, part=1):
-        """A derivative by (f(x + size) − f(x − size)) / 2 size, `part` of the step's size taken."""
+        """A derivative by central difference, (f(x + size) − f(x − size)) / (2 size), with `part` of the step."""
         size = part * self.size
         (above, noise), (below, _) = self.objectives(place, (signs * size, -signs * size))
         expected = float(np.sum(self.gradient[place] * signs, dtype=np.float64))
@@ -88,11 +88,11 @@ class Elements:
         return max(np.abs(self.probe.gradient).max(), *(abs(row.numeric) for row in rows))
 
     def beside_kink(self, row):
-        """The derivative by forward to the one side of an element that is nearer to backward's.
+        """The derivative of forward to one side of an element: to that side which is nearer to backward's.
 
-        Where a kink, or a bend as Huber's, lies within a step to one side, the formula of second order for the other
-        side, (−3 f(x) + 4 f(x + size) − f(x + 2 size)) / 2 size, does not see it. Where the slopes to both sides are
-        nearly the same there is no kink, and the derivative stays what it was.
+        Where a kink, or a bend such as Huber's, lies within a step to one side, the formula of second order for the
+        other side, (−3 f(x) + 4 f(x + size) − f(x + 2 size)) / (2 size), does not see it. Where the slopes to both
+        sides are nearly the same there is no kink, and the derivative stays what it was.
         """
         size = self.probe.size
         f, noise = zip(*self.probe.objectives(row.place, np.array([0, 1, 2, -1, -2]) * size))
@@ -123,7 +123,7 @@ class Directions:
         return np.linalg.norm(self.probe.gradient)
 
     def beside_kink(self, row):
-        """The derivative along a direction, less the elements whose gradient leaps between its two ends."""
+        """The derivative along a direction, without the elements whose gradient leaps between its two ends."""
         gradient, move = self.probe.gradient, row.signs * self.probe.size
         above, below = self.probe.gradients(row.place, (move, -move))
         steady = np.abs(above - below) <= _LEAP * np.abs(gradient).max()
@@ -215,7 +215,7 @@ def as_sure_as_shorter_steps(probe, row):
     """
     shorter = [probe.central(row.place, row.signs, "", part).numeric for part in _SHORTER]
     noise = 2 * float(np.ptp([row.numeric, *shorter]))
-    if not row.noise < noise < np.inf:  # or NaN, where forward is not finite nearer by
+    if not row.noise < noise < np.inf:  # it is NaN where forward is not finite at a shorter step
         return row
     text = f"{row.text} (shorter steps give {min(shorter):.6g} to {max(shorter):.6g})"
     return row._replace(noise=noise, text=text)

@@ -12,7 +12,7 @@ from pylayers.errors import UserError
 
 
 def layer_parameter(layer):
-    """A LayerParameter from itself or from its prototxt text; ValueError where the text is no layer's."""
+    """The LayerParameter that `layer` is, or whose prototxt text it is; ValueError where the text is no layer's."""
     if isinstance(layer, caffe_pb2.LayerParameter):
         return layer
     try:
@@ -25,7 +25,7 @@ def layer_class(module, name):
     """The class of a Python layer.
 
     Raises:
-        UserError: the module cannot be imported, or lacks it.
+        UserError: the module cannot be imported, or has no such class.
     """
     try:
         found = importlib.import_module(module)

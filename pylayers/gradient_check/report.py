@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# In place of the worst element. Where it is so of every blob, nothing is proven.
+# Stands in place of the worst element. Where it holds for every blob, nothing is proven.
 ALL_ZERO = "where every derivative is 0"
 NOTHING_PROVEN = "nothing is proven: every derivative is 0 for these values and this loss weight"
 
@@ -12,12 +12,12 @@ class BlobResult(NamedTuple):
     """What was found for one bottom or parameter blob."""
 
     blob: str
-    checked: int  # elements, or directions
-    skipped: int  # elements within `kink_range` of `kink`
+    checked: int  # number of elements, or of directions
+    skipped: int  # number of elements within `kink_range` of `kink`
     worst: str  # the worst element or direction, with both derivatives
-    error: float  # its difference
+    error: float  # the difference between its two derivatives
     tolerance: float  # what that difference may be
-    beside: int = 0  # elements compared to one side of a kink, or directions without the elements at kinks
+    beside: int = 0  # number of elements compared on one side of a kink, or of directions without the elements at kinks
     unsure: str = ""  # why forward cannot tell whether backward is right
     cause: str = ""  # why backward is wrong, where that can be told
 

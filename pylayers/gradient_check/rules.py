@@ -105,7 +105,7 @@ def added(subject, gradients):
 
 
 def not_scaled(subject, gradients):
-    """Bottoms whose gradient is not twice as large where the tops' diff is; nothing else shows it where that is 1."""
+    """Bottoms whose gradient does not double with the tops' diff. Where that diff is 1, nothing else shows it."""
     upstream = subject.upstream
     subject.upstream = [2 * v for v in upstream]
     subject.backward()

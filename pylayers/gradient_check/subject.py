@@ -32,7 +32,7 @@ class Subject:
 
     Attributes:
         net: the net.
-        index: of the layer in it.
+        index: the layer's index in the net.
         tops: the names of the layer's tops.
         wanted: the indices of the bottoms that get a gradient.
         upstream: of each top, what its diff is before backward.
@@ -47,7 +47,7 @@ class Subject:
             layer: a LayerParameter.
             bottoms: an array for each bottom.
             wanted: the indices of the bottoms that get a gradient.
-            seed: of the layer's own random numbers.
+            seed: the seed of the layer's own random numbers.
             phase: caffe.TEST or caffe.TRAIN.
             propagate_down: as in the prototxt, one flag for each bottom, or none.
         """
@@ -79,12 +79,12 @@ class Subject:
         subject.loss_weight[:] = [1] * len(self.tops)
         subject.propagate_down[:] = propagate_down
         for param_spec in subject.param if subject.type not in FIXED_PARAMETERS else ():
-            param_spec.lr_mult = 1  # of a frozen parameter Caffe computes no gradient
+            param_spec.lr_mult = 1  # Caffe computes no gradient of a frozen parameter
         return param
 
     @property
     def shape(self):
-        """Of the first bottom."""
+        """The shape of the first bottom."""
         return self.values["bottom[0]"].shape
 
     @property
@@ -93,7 +93,15 @@ class Subject:
         return [f"bottom[{index}]" for index in self.wanted] + [name for name in self.values if name[:2] == "bl"]
 
     def draw_upstream(self, generator, loss_weight):
-        """Sets the tops' diff: only the first one's where that is a loss, since its other tops are by-products."""
+        """Chooses `upstream`.
+
+        A first top of one element is a loss and gets `loss_weight`; the other tops are then by-products and get 0. All
+        other tops get normal random numbers.
+
+        Args:
+            generator: a numpy.random.Generator.
+            loss_weight: the diff of a top that is a loss.
+        """
         shapes = [top.shape for top in self.forward()]
         if np.prod(shapes[0]) == 1:
             self.loss_weight = loss_weight
@@ -122,7 +130,7 @@ class Subject:
         random.seed(self.seed)
 
     def objective(self):
-        """Σ v·top in float64, and the size of its rounding errors."""
+        """Runs the layer; returns Σ v·top in float64, and the size of its rounding errors."""
         terms = [v * top.astype(np.float64) for v, top in zip(self.upstream, self.forward())]
         return sum(term.sum() for term in terms), NOISE * sum(np.abs(term).sum() for term in terms)
 
@@ -137,7 +145,7 @@ class Subject:
             The diffs between forward and backward, a dict by blob: HingeLoss, for one, keeps its margins there.
         """
         for name, blob in self._blobs.items():
-            blob.diff[...] = prefill if name.startswith("bottom") else 0  # a parameter's gradient is added
+            blob.diff[...] = prefill if name.startswith("bottom") else 0  # backward adds to a parameter's diff
         self.forward()
         between = {name: self.diff(name) for name in self._blobs}
         for top, v in zip(self.tops, self.upstream):
@@ -177,7 +185,14 @@ class Subject:
     def moved(self, name, place, moves, find):
         """What `find` gives with some of a blob's values moved: a list, one for each of the `moves`.
 
-        The values are restored, whatever happens.
+        Args:
+            name: the blob's name, such as "bottom[0]".
+            place: the index of the values in it.
+            moves: what to add to the values, one call of `find` for each.
+            find: a function without arguments.
+
+        Returns:
+            A list of what `find` returned.
         """
         value = self.values[name]
         kept = value[place].copy()

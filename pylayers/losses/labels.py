@@ -1,4 +1,4 @@
-"""Labels of classes, for every loss that takes them: checked, with the weight of each, and with Z."""
+"""Class labels, for every loss that takes them: how they are checked and weighted, and what Z is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from pylayers.params import Choice, Integer, Numbers
 from pylayers.runtime import loops
+from pylayers.runtime.tiles import quietly
 
-# The options that a loss over labels has. N is the product of the axes before the classes' axis.
+# The options of a loss over labels. Its N, for BATCH_SIZE, is the product of the axes before the classes' axis.
 OPTIONS = {
     "axis": Integer(1),
     "ignore_label": Integer(None),
@@ -27,11 +28,12 @@ class Labels(NamedTuple):
 
     Attributes:
         y: the class of each position, int32, `IGNORED` where it does not count.
-        weight: w_y · w_i of each position, float64; None where all are 1. Ignored positions hold any number.
+        weight: w_y · w_i of each position, float64; None where all are 1. Where a position is ignored, its number means
+            nothing.
         z: Z, what the loss is divided by.
-        changed: whether a class differs from that of the call before.
-        wrong: the first position whose label is no class, counted along the label bottom; −1 where there is none. With
-            a wrong label only `changed` and `wrong` mean anything.
+        changed: whether a class differs from that of the previous call.
+        wrong: the index, in the flattened label bottom, of the first label that is no class; −1 where there is none.
+            With a wrong label only `changed` and `wrong` mean anything.
     """
 
     y: np.ndarray
@@ -52,8 +54,8 @@ def normalizer(normalization, items, positions, valid=None, weight_sum=None):
         weight_sum: the sum of their weights, where it is known.
 
     Returns:
-        Z: at least 1, but for "WEIGHT_SUM", whose sum is taken as it is. None where the labels decide it and are not
-        known.
+        Z. It is at least 1, except for "WEIGHT_SUM", where it is the sum of the weights and nothing else. None where Z
+        depends on `valid` or `weight_sum`, and that is None.
 
     >>> normalizer("VALID", items=4, positions=8, valid=0)
     1
@@ -81,7 +83,7 @@ class LabelReader:
     """
 
     def __init__(self, shape, options):
-        """Takes the shape, and `options`, a namespace with the keys of `OPTIONS`."""
+        """Takes the scores' shape (outer, classes, inner), and `options`, a namespace with the keys of `OPTIONS`."""
         self.shape, self._options = shape, options
         outer, _, inner = shape
         self._y = np.zeros((outer, inner), np.int32)
@@ -92,7 +94,7 @@ class LabelReader:
         self._read = compiled.read_labels if compiled else read_labels
 
     def read(self, label, weight=None):
-        """Checks labels and finds what goes with them.
+        """Checks labels, and finds their classes, their weights and Z.
 
         Args:
             label: float array with one label for each position.
@@ -118,17 +120,19 @@ class LabelReader:
         return expected(self.shape[1], self._options.ignore_label)
 
 
+@quietly
 def read_labels(label, classes, ignore, class_weights, weight, y, weights):
-    """Checks labels, and writes the class and the weight of each, by NumPy.
+    """Checks labels, and writes the class and the weight of each, with NumPy.
 
     Args:
         label: float (n,).
-        classes: their number.
+        classes: the number of classes.
         ignore: the label of positions that do not count, or None.
         class_weights: float64 (classes,), or None.
         weight: float (m,) where m divides n, each for n/m labels; or None.
-        y: int32 (n,), the result: the classes, `IGNORED` for a label that is ignored.
-        weights: float64 (n,), the result; None where `class_weights` and `weight` are.
+        y: int32 (n,), the classes of the previous call, overwritten with those of this one: `IGNORED` for a label that
+            is ignored.
+        weights: float64 (n,), overwritten with the weights; None where `class_weights` and `weight` are both None.
 
     Returns:
         The number of labels that count, the sum of their weights, whether `y` has changed, and where the first wrong
@@ -158,7 +162,7 @@ def classes_axis(layer, index=0):
 
     Args:
         layer: a `LossLayer` with `OPTIONS`, whose shapes are known.
-        index: of the bottom with the scores.
+        index: the index of the bottom with the scores.
 
     Returns:
         (outer, classes, inner), and the axis counted from 0.
@@ -180,7 +184,7 @@ def check_labels(layer):
     """Checks the axis of bottom 0, the numbers of labels in bottom 1 and of weights in bottom 2, and class_weights.
 
     Args:
-        layer: as for `classes_axis`.
+        layer: a `LossLayer` with `OPTIONS`, whose shapes are known.
 
     Returns:
         (outer, classes, inner).

@@ -7,7 +7,7 @@ from pylayers.runtime.loops import compiled
 
 @compiled()
 def read_labels(label, classes, ignore, class_weights, weight, y, weights):
-    """As `pylayers.losses.labels.read_labels`. It stops at the first wrong label."""
+    """Does what `pylayers.losses.labels.read_labels` does with NumPy, but stops at the first wrong label."""
     valid, weight_sum, changed = 0, 0.0, False
     for i in range(label.size):
         k = np.int32(-1)

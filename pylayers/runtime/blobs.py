@@ -1,8 +1,8 @@
-"""Caffe's blobs and vectors in Python's terms, without the microseconds of pycaffe's own way."""
+"""Caffe's blobs and vectors as Python's types, in less time than pycaffe's own conversions take."""
 
 from caffe._caffe import Blob
 
-# A Caffe that is built for CUDA. To read this attribute of a blob would move its data to the GPU; the class is asked.
+# Whether Caffe is built for CUDA. The class is asked: reading the attribute of a blob would move its data to the GPU.
 CUDA_BUILD = hasattr(Blob, "_gpu_data_ptr")
 
 
@@ -19,7 +19,7 @@ def shape_of(blob):
 
 def as_list(vector):
     """Caffe's vector of blobs as a list. The vector has a length and an index, but no iterator."""
-    # Most have two items or one; the comprehension takes twice as long for them.
+    # Most vectors have one item or two, for which the comprehension takes twice as long.
     if len(vector) == 2:
         return [vector[0], vector[1]]
     return [vector[0]] if len(vector) == 1 else [vector[index] for index in range(len(vector))]

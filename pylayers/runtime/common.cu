@@ -2,8 +2,8 @@
 // sizes MAX_THREADS, MAX_BLOCKS and TOTALS_OF_BLOCK as macros.
 //
 // A block is a grid of rows × lanes threads, both powers of two. Each lane has a position of the loss, and the rows
-// share its classes or channels. What the threads have summed is combined in a fixed order: over the rows, over the
-// block, and over the blocks. So a result has the same bits in each run. Only __syncthreads is used for that, and no
+// share its classes or channels. The sums of the threads are combined in a fixed order: over the rows, over the block,
+// and over the blocks. So a result has the same bits in each run. Only __syncthreads is used for that, and no
 // warp intrinsics, so that tests/harness/host_cuda.h can run these kernels without a GPU.
 
 #if WIDE  // a blob has 2³¹ bytes or more
@@ -14,12 +14,12 @@ typedef int Index;
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(MAX_THREADS)
 
-// A layer's own few kilobytes on the GPU: 0 at first.
+// A layer's own working memory on the GPU, some 33 kB; all 0 at first.
 struct Scratch {
   unsigned int arrived;  // blocks of the running launch that are done
   unsigned int reported;  // 1 once a wrong label of this iteration has been reported
   double normalizer;     // Z, where the labels decide it
-  double partials[TOTALS_OF_BLOCK * MAX_BLOCKS];  // as a rule the totals of each block
+  double partials[TOTALS_OF_BLOCK * MAX_BLOCKS];  // as a rule, the totals of each block
 };
 
 struct Sum {
@@ -40,11 +40,11 @@ __device__ T reduce_rows(const T& mine, int row, int rows, int lane, int lanes) 
   }
   __syncthreads();
   T total = column[0];
-  __syncthreads();  // the next call may write
+  __syncthreads();  // before the next call writes, all threads must have read
   return total;
 }
 
-// True in the threads of the last block that comes here. It finds all that the other blocks have written before.
+// True in the threads of the last block that comes here. That block sees all that the others wrote before they came.
 __device__ bool last_to_arrive(Scratch* scratch) {
   __shared__ bool last;
   __threadfence();
@@ -77,7 +77,7 @@ __device__ bool reduce_grid(T& mine, const T& zero, Scratch* scratch) {
   if (threadIdx.x == 0) partials[blockIdx.x] = mine;
   if (!last_to_arrive(scratch)) return false;
   mine = zero;
-#pragma unroll 1  // two rounds or so; unrolled, it costs softmax registers
+#pragma unroll 1  // it has about two rounds; unrolled, it would cost softmax registers
   for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) mine.add(load_from_other_block(partials + block));
   mine = reduce_rows(mine, threadIdx.x, blockDim.x, 0, 1);
   return threadIdx.x == 0;
@@ -95,7 +95,8 @@ __device__ double scale_of(const float* loss_weight, double normalizer) {
 struct Place {
   int row, rows, lane, lanes;
 
-  // Neighbouring threads read neighbouring elements. With inner = 1 these are of one position, and so of several rows.
+  // Neighbouring threads read neighbouring elements. With inner = 1 these belong to one position, so the row changes
+  // from thread to thread.
   __device__ Place(int rows, long long inner) : rows(rows), lanes(blockDim.x / rows) {
     row = inner == 1 ? threadIdx.x % rows : threadIdx.x / lanes;
     lane = inner == 1 ? threadIdx.x / rows : threadIdx.x % lanes;

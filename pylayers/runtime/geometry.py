@@ -7,9 +7,9 @@ MAX_THREADS = 512
 # Each block leaves totals of its own in Scratch. More blocks would not be faster on today's GPUs, which hold 2048
 # threads on each of at most 160 multiprocessors.
 MAX_BLOCKS = 1024
-# Numbers of float64 that a block may leave in Scratch.
+# How many float64 numbers a block may leave in Scratch.
 TOTALS_OF_BLOCK = 4
-# What the kernels know of these, as macros.
+# These sizes as macros for the kernels.
 SIZES = {"MAX_THREADS": MAX_THREADS, "MAX_BLOCKS": MAX_BLOCKS, "TOTALS_OF_BLOCK": TOTALS_OF_BLOCK}
 _THREADS_OF_PROCESSOR = 2048
 # Blobs from this size on are indexed with 64 bits.
@@ -17,7 +17,7 @@ _WIDE_BYTES = 2**31
 
 
 def wide(shapes):
-    """1 where a blob of one of these shapes is so large that its elements are counted with 64 bits, or else 0."""
+    """1 where a blob of one of these shapes is so large that its elements need indices of 64 bits, or else 0."""
     return int(any(4 * np.prod(shape, dtype=np.int64) >= _WIDE_BYTES for shape in shapes))
 
 
@@ -25,8 +25,8 @@ def blocks_for(count, threads, processors):
     """The number of blocks, no more than the GPU can run at once.
 
     Args:
-        count: of blocks that would each have one turn.
-        threads: in a block.
+        count: the number of blocks that would do the work in one turn each.
+        threads: the number of threads in a block.
         processors: the number of the GPU's multiprocessors.
     """
     return min(count, MAX_BLOCKS, processors * (_THREADS_OF_PROCESSOR // threads))
@@ -45,10 +45,10 @@ def block_shape(positions, channels, inner, processors):
         The number of threads in a block and of rows among them, powers of two. The rows share a position's channels;
         the threads of one row have a position each.
     """
-    # Memory comes in pieces of 32 bytes. A position's channels lie side by side where inner is 1, or else positions do.
+    # A GPU reads memory in pieces of 32 bytes: channels of one position where inner is 1, or else several positions.
     rows = _power_of_two(min(32, channels)) if inner == 1 else 1
     lanes = 1 if inner == 1 else 8
-    # Rows are added until there are threads enough to keep the GPU busy, or few channels for each. A thread that reads
+    # Rows are added until the threads can keep the GPU busy, or until each has few channels. A thread that reads
     # four to eight scores at once hides as much latency as several threads would.
     enough = processors * _THREADS_OF_PROCESSOR // 4
     while positions * rows < enough and 8 * rows <= channels and 2 * rows * lanes <= MAX_THREADS:
@@ -62,10 +62,10 @@ def segments_of(positions, channels, rows, processors):
     Args:
         positions: the number of sums.
         channels: the number of terms of each.
-        rows: of threads in a block, as `block_shape` gives them.
+        rows: the number of rows of threads in a block, from `block_shape`.
         processors: the number of the GPU's multiprocessors.
     """
-    # A thread has eight terms at least; and all segments and sums have a place in Scratch.
+    # Each thread has at least eight terms, and Scratch has room for all segments and sums.
     most = min(
         processors * _THREADS_OF_PROCESSOR // 2 // (positions * rows),
         channels // (8 * rows),
@@ -75,5 +75,5 @@ def segments_of(positions, channels, rows, processors):
 
 
 def _power_of_two(number):
-    """The largest power of two that is not larger."""
+    """The largest power of two that is not larger than `number`."""
     return 1 << (number.bit_length() - 1)

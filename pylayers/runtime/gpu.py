@@ -1,6 +1,6 @@
 """The one seam to CuPy: all that the kit does with a GPU, on Caffe's own memory there.
 
-The layers ask `backend`, and nothing else. The tests put another `Gpu` in its place, whose memory is the host's.
+The layers use `backend`, and nothing else. The tests put another `Gpu` in its place, whose memory is the host's.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ _LEGACY_STREAM = 1
 class Gpu:
     """CuPy on Caffe's GPU memory.
 
-    Caffe cannot know what a view or an address of its memory is used for. To ask for one makes Caffe bring the data to
-    the GPU, and take the GPU's copy for the newer one from then on. Addresses are good for one call of a layer, as a
-    reshape moves the memory.
+    Caffe cannot know whether a view or an address of its memory is used to write. So when one is asked for, it brings
+    the data to the GPU, and takes the GPU's copy for the newer one from then on. An address is valid for one call of a
+    layer, since a reshape may move the memory.
     """
 
     def __init__(self):
         self._modules, self._functions = {}, {}
 
     def in_use(self, blob):
-        """Whether Caffe is in GPU mode; see `mode.on_gpu` for what `blob` is for."""
+        """Whether Caffe is in GPU mode. `blob` is any blob whose data may be marked as written on the host."""
         return mode.on_gpu(blob)
 
     @functools.cached_property
@@ -55,15 +55,15 @@ class Gpu:
         return blob._gpu_data_ptr
 
     def diff_pointer(self, blob):
-        """As `data_pointer`, for the blob's diff."""
+        """The address of a blob's diff on the GPU, for a kernel."""
         return blob._gpu_diff_ptr
 
     def data(self, blob):
-        """A CuPy array on a blob's data. An address, see `data_pointer`, takes fewer microseconds."""
+        """A CuPy array on a blob's data. It takes some microseconds more than the address from `data_pointer`."""
         return self._view(self.data_pointer(blob), blob)
 
     def diff(self, blob):
-        """As `data`, for the blob's diff."""
+        """A CuPy array on a blob's diff."""
         return self._view(self.diff_pointer(blob), blob)
 
     def clear_diff(self, blob):
@@ -80,7 +80,7 @@ class Gpu:
     def device_of(self, blob):
         """Makes the GPU that owns a blob's data the current one, and gives its number.
 
-        Caffe has made it so already, unless the caller's own CUDA code has changed it since.
+        Caffe has already made it the current one, unless the caller's own CUDA code has changed that since.
         """
         runtime = self.cupy.cuda.runtime
         device, before = runtime.pointerGetAttributes(self.data_pointer(blob)).device, runtime.getDevice()
@@ -111,8 +111,8 @@ class Gpu:
         Args:
             device: the number of the current GPU.
             kernels: a `pylayers.runtime.kernels.Kernels`.
-            variant: the macros that it is compiled with, a tuple of pairs of name and value.
-            name: of the kernel.
+            variant: the macros that the kernel is compiled with, a tuple of pairs of name and value.
+            name: the kernel's name.
         """
         key = device, kernels, variant
         if (*key, name) not in self._functions:
@@ -126,7 +126,7 @@ class Gpu:
         """Starts a kernel on the stream that Caffe works on, whatever stream the caller's CuPy has current.
 
         Args:
-            function: from `function`.
+            function: the kernel's handle, from `function`.
             blocks: the number of blocks.
             threads: the number of threads in each.
             argument: the address of the address of the kernel's one argument.
@@ -146,7 +146,7 @@ class Gpu:
             return self.cupy.array(numbers, self.cupy.float64)
 
     def shared_memory(self, size):
-        """Memory of the host, `size` bytes, all 0, that kernels can write to: an object with ``ptr``."""
+        """`size` bytes of host memory, all 0, that kernels can write to: an object with the address as ``ptr``."""
         memory = self.cupy.cuda.alloc_pinned_memory(size)
         ctypes.memset(memory.ptr, 0, size)
         return memory

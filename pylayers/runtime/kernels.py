@@ -21,11 +21,11 @@ _TYPES = {
 class Kernels:
     """The kernels ``forward`` and ``backward`` of one loss, each with one argument, a ``struct Params``.
 
-    Sizes and numbers that Python and CUDA share stand in Python, and reach the kernels as macros. Structs stand in the
-    CUDA source, and Python reads their fields there. So nothing is written twice.
+    Sizes and numbers that Python and CUDA share are written in Python, and reach the kernels as macros. Structs are
+    written in the CUDA source, and Python reads their fields there. So nothing is written twice.
 
     Attributes:
-        path: of the file with the kernels. ``common.cu`` comes before it.
+        path: the path of the file with the kernels. ``common.cu`` comes before it.
         macros: what every variant of these kernels is compiled with, a dict from name to int.
     """
 
@@ -37,7 +37,7 @@ class Kernels:
     def source(self):
         """The CUDA C, without the macros."""
         text = "".join(path.read_text(encoding="utf-8") for path in (_COMMON, self.path))
-        # CuPy writes it to a file in the locale's encoding, which may lack what stands in the comments.
+        # CuPy writes it to a file in the locale's encoding, which may lack characters of the comments.
         return text.encode("ascii", "ignore").decode("ascii")
 
     def options(self, variant):
@@ -64,7 +64,7 @@ class Kernels:
 
 
 class Launcher:
-    """A loss's kernels on one GPU, which is current in each call, with the Params and the scratch of one layer.
+    """A loss's kernels on one GPU, with the Params and the scratch of one layer. That GPU must be current in each call.
 
     Attributes:
         processors: the number of the GPU's multiprocessors.
@@ -83,7 +83,12 @@ class Launcher:
         self._changing = [name for name, kind in fields if kind is ctypes.c_void_p and name not in self._always]
 
     def set(self, plan, shapes):
-        """Makes ready for other shapes."""
+        """Prepares the launches for other shapes.
+
+        Args:
+            plan: the layer's `Plan` for these shapes.
+            shapes: the bottoms' shapes.
+        """
         self.plan = plan
         # A new struct is safe: kernels already queued copied the old one when they were launched.
         self._params = self._kernels.params(**plan.fields, **self._always)
@@ -97,7 +102,7 @@ class Launcher:
 
         Args:
             name: "forward" or "backward".
-            pointers: addresses, by the fields of Params; the other fields that are pointers become 0.
+            pointers: a dict from fields of Params to the addresses of this launch; those that are left out become 0.
         """
         for field in self._changing:
             setattr(self._params, field, pointers.get(field))

@@ -1,7 +1,7 @@
-"""Numba, which compiles the losses' loops on the CPU: whether there is one, and how it is told to.
+"""Numba, which compiles the losses' loops for the CPU: whether it is there, and how it compiles them.
 
 A loss has its loops in a module of its own, ``loops.py`` beside the formula. The layer takes it from `module`. Where
-that gives None there is no Numba, and the layer computes its formula by NumPy.
+that gives None there is no Numba, and the layer computes its formula with NumPy.
 """
 
 import functools
@@ -10,21 +10,21 @@ import warnings
 
 from pylayers.errors import first_line
 
-# For `compiled`: sums may be taken in any order, and so in vectors. NaN and infinity are kept.
+# A `fastmath` for `compiled`: sums may be added in any order, and so in vectors. NaN and infinity are kept.
 REORDERED = {"reassoc", "contract", "nsz"}
 
 
 @functools.cache
 def enabled():
-    """Whether Numba is there and told to compile, which NUMBA_DISABLE_JIT=1 in the environment denies.
+    """Whether Numba is installed and may compile, which NUMBA_DISABLE_JIT=1 in the environment forbids.
 
-    A Numba that is there but does not import, such as one too old for this NumPy, is told in a warning.
+    Where Numba is installed but cannot be imported, such as one too old for this NumPy, a warning says so.
     """
     return is_usable()
 
 
 def is_usable():
-    """What `enabled` says, found out anew."""
+    """Does what `enabled` does, without remembering the answer."""
     try:
         import numba
     except Exception as error:
@@ -41,10 +41,12 @@ def module(name):
 
 
 def compiled(**flags):
-    """The decorator of a loop: compiled without the GIL, and kept on disk where a folder for that can be written.
+    """The decorator that compiles a loop, so that it runs without the GIL.
+
+    What is compiled is kept on disk where a folder for that can be written.
 
     Args:
-        **flags: of `numba.njit`, such as ``fastmath={"reassoc"}``.
+        **flags: more arguments of `numba.njit`, such as ``fastmath={"reassoc"}``.
     """
     import numba
 

@@ -1,4 +1,4 @@
-"""Whether Caffe is in GPU mode, which pycaffe cannot be asked."""
+"""Whether Caffe is in GPU mode. pycaffe has no function that tells."""
 
 import ctypes
 import functools
@@ -7,7 +7,7 @@ from caffe import _caffe
 
 from pylayers.runtime.blobs import CUDA_BUILD
 
-# Of the enum caffe::Caffe::Brew.
+# The values of the enum caffe::Caffe::Brew.
 CPU, GPU = 0, 1
 # From cuda.h: the attribute to ask for, and the answer for memory from cudaMallocHost.
 _CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2
@@ -15,12 +15,12 @@ _CU_MEMORYTYPE_HOST = 1
 
 
 def on_gpu(blob):
-    """Says whether Caffe is in GPU mode. It touches no blob's memory where libcaffe itself can be read.
+    """Says whether Caffe is in GPU mode.
 
-    pycaffe cannot be asked for the mode, but libcaffe can, see `find_reader`. Where that fails, the kind of the blob's
-    host memory tells: in GPU mode Caffe takes it from cudaMallocHost, in CPU mode from malloc, and CUDA's driver knows
-    its own. That is second best. The memory keeps its kind when the mode changes, and a look at it makes Caffe copy the
-    blob between host and GPU, and wait.
+    The mode is read from libcaffe's memory, where `find_reader` finds it; no blob is touched. Where it finds nothing,
+    the kind of the blob's host memory tells: in GPU mode Caffe takes it from cudaMallocHost, in CPU mode from malloc,
+    and CUDA's driver knows its own. That is second best. The memory keeps its kind when the mode changes, and a look at
+    it makes Caffe copy the blob between host and GPU, and wait.
 
     Args:
         blob: a blob whose data may be marked as written on the host, such as a loss layer's top.
@@ -37,12 +37,12 @@ def on_gpu(blob):
 def find_reader():
     """Finds where libcaffe keeps its mode.
 
-    `caffe::Caffe::Get()` gives the thread's own singleton. BVLC's class has cuBLAS's handle and cuRAND's generator
-    (CUDA builds alone), a shared_ptr (two words), the mode, and solver_count and solver_rank. pycaffe tells the last
-    two as well, which shows that the members lie where we think.
+    `caffe::Caffe::Get()` gives the thread's own singleton. In BVLC's Caffe its members are, in this order: cuBLAS's
+    handle and cuRAND's generator (only in builds for CUDA), a shared_ptr (two words), the mode, solver_count and
+    solver_rank. pycaffe gives the last two as well. If they agree, the members lie where they are expected.
 
     Returns:
-        A function that gives the mode, `CPU` or `GPU`; None where libcaffe is not the one we know.
+        A function that gives the mode, `CPU` or `GPU`; None where libcaffe's members lie elsewhere.
     """
     try:
         get = ctypes.CDLL(_caffe.__file__)._ZN5caffe5Caffe3GetEv

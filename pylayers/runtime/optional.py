@@ -1,4 +1,4 @@
-"""Packages that not every install has."""
+"""Imports of packages that not every install has."""
 
 import importlib
 
@@ -9,8 +9,8 @@ def need(module, extra):
     """Imports an optional package.
 
     Args:
-        module: its name, such as "h5py" or "PIL.Image".
-        extra: the extra of this package that brings it.
+        module: the module's name, such as "h5py" or "PIL.Image".
+        extra: the extra of pylayers that installs it.
 
     Raises:
         UserError: it is not installed.

@@ -5,17 +5,17 @@ before `column_stop`. Tiles do not depend on the number of threads, and their re
 the same bits from run to run, whatever that number is.
 """
 
-import functools
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
+
+from pylayers.runtime.threads import share
 
 # Elements of float32 in a tile. With Numba that is large enough that computing a tile outweighs handing over the GIL,
 # which takes up to 50 µs. With NumPy it bounds the memory that the formula takes beside the blobs.
 TILE = 2**18
-# Rows of so few elements are not cut, as NumPy is slow with shorter ones.
+# Rows of up to this many elements are not cut, as NumPy is slow with short rows.
 SHORT = 256
 
 
@@ -28,7 +28,7 @@ def tiles_of(outer, inner, depth=1):
         depth: the elements of float32 that a position has: its channels, and what is computed beside them.
 
     Returns:
-        What `tiles` does, each tile of about `TILE` elements.
+        A list of tiles, as from `tiles`, each of about `TILE` elements.
     """
     return tiles(outer, inner, max(TILE // depth, min(inner, SHORT)))
 
@@ -69,7 +69,7 @@ def cut(tile, *arrays):
     """Views of arrays on a tile.
 
     Args:
-        tile: from `tiles`.
+        tile: one of those from `tiles`.
         *arrays: with rows on the first axis and columns on the last: (rows, columns) or (rows, channels, columns).
             A vector has one number for each row. None stays None.
 
@@ -82,6 +82,10 @@ def cut(tile, *arrays):
         None if array is None else array[rows, np.newaxis] if array.ndim == 1 else array[rows, ..., columns]
         for array in arrays
     ]
+
+
+# The decorator of code on NumPy that a caller's np.seterr must not change. NaN and infinity are results like others.
+quietly = np.errstate(all="ignore")
 
 
 def map_tiles(work, every_tile):
@@ -105,19 +109,15 @@ def map_tiles(work, every_tile):
     todo = iter(range(len(every_tile)))  # shared: each thread takes the next tile when it is done with one
 
     def take():
-        for index in todo:
-            results[index] = work(every_tile[index])
+        try:
+            for index in todo:
+                results[index] = work(every_tile[index])
+        except BaseException:
+            for _ in todo:  # nobody need take the others
+                pass
+            raise
 
-    others = []
-    try:
-        for _ in range(threads - 1):
-            others.append(_pool(threads - 1).submit(take))
-        take()
-    finally:  # no thread writes once this function is left; one that has not begun need not
-        begun = [other for other in others if not other.cancel()]
-        wait(begun)
-    for other in begun:
-        other.result()
+    share(take, threads - 1)
     return results
 
 
@@ -125,12 +125,3 @@ def thread_count():
     """The number of threads: OMP_NUM_THREADS where that is a positive number, or else the cores that may be used."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
-
-
-@functools.cache
-def _pool(threads):
-    return ThreadPoolExecutor(threads, thread_name_prefix="pylayers")
-
-
-# A child process has none of its parent's threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)

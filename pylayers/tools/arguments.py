@@ -8,7 +8,7 @@ from pylayers.params import Integer
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends with one line for a mistake, and not with the usage before it."""
+    """A parser that reports a mistake in one line, without the usage before it."""
 
     def error(self, message):
         """Prints the message and ends with status 2."""
@@ -57,7 +57,7 @@ def shape(text):
 
 
 def labels(text):
-    """A blob, or the index of a bottom, and its number of classes: what stands before the colon, and the number."""
+    """NAME:CLASSES as a pair: the text before the colon, which is a blob or the index of a bottom, and the number."""
     name, _, classes_text = text.rpartition(":")
     if not name or not classes_text.isdecimal() or not int(classes_text):
         raise argparse.ArgumentTypeError(f"must be a name and a number of classes, such as label:10, found {text!r}")
@@ -65,7 +65,7 @@ def labels(text):
 
 
 def labels_of_bottom(text):
-    """As `labels`, of a bottom by its index, which is made an int."""
+    """INDEX:CLASSES as a pair of int: a bottom's index, and its number of classes."""
     index, count = labels(text)
     if not index.isdecimal():
         raise argparse.ArgumentTypeError(f"must begin with a bottom's index, such as 1:10, found {text!r}")
@@ -130,7 +130,7 @@ def whole(text):
 
 
 def positive(text):
-    """As `whole`, from 1."""
+    """A whole number from 1 that Caffe's int holds."""
     value = whole(text)
     if not value:
         raise argparse.ArgumentTypeError("must be at least 1, found 0")

@@ -20,13 +20,13 @@ SOURCE is one of
 
 The weight of class c is median(freq) / freq(c); freq(c) is the number of its pixels divided by all pixels in the
 images that show it, or, with one label an item, its share of the labels. A class that never occurs gets 0."""
-DIGITS = 6  # of the weights to paste: what a loss in float32 can tell apart, nearly
+DIGITS = 6  # of the printed weights: nearly as many as float32 has
 
 
 def add_arguments(parser):
     """The command's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="the labels that the net is trained on, see below")
-    # The largest label plus one would leave out classes that these labels lack, and take 255 for a class.
+    # Not the largest label plus one: that would miss classes that do not occur here, and take 255 for a class.
     parser.add_argument(
         "--classes",
         type=arguments.classes,
@@ -42,7 +42,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status, 0.
@@ -78,7 +78,7 @@ def run(options):
 
 def _print(source, counts, weights):
     rounded = [float(f"{weight:.{DIGITS}g}") for weight in weights]
-    # With one label an item the pixels are the images.
+    # With one label an item, a class has as many pixels as images.
     columns = [counts.pixels] if counts.single else [counts.pixels, counts.images]
     report.print_table(
         f"Median frequency weights of {source}",

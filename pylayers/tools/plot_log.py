@@ -27,7 +27,7 @@ class Record(NamedTuple):
     run: int  # from 0; a file may hold several runs
     iteration: int
     phase: str  # "train" or "test"
-    net: int  # of a test net; 0 for the train net
+    net: int  # the number of the test net; 0 for the train net
     output: str  # the top's name, with its place in the blob where that has several elements, such as prob[3]
     value: float
     weight: Optional[float]  # the loss weight of a loss; None for any other output
@@ -85,7 +85,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status, 0.

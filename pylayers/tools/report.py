@@ -1,4 +1,4 @@
-"""What the commands share about their results: tables, files that appear whole, pictures, facts on the machine."""
+"""What the commands share for their results: tables, files that appear whole, pictures, facts about the machine."""
 
 import contextlib
 import datetime
@@ -52,10 +52,13 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def result_files(options):
-    """Finds out what is missing for a command's ``--json`` and ``--plot``, before its work starts.
+    """Checks that a command can write its ``--json`` and ``--plot``, before its work starts.
+
+    Args:
+        options: the command's parsed arguments.
 
     Yields:
-        The paths to write JSON and the picture to, as `whole_file` does.
+        The paths to write JSON and the picture to, as from `whole_file`.
 
     Raises:
         UserError: a package is missing, or a file cannot be written.
@@ -87,13 +90,13 @@ def print_table(title, columns, rows, caption="", left=1):
     from rich.table import Table
     from rich.text import Text
 
-    # A row that is too long for the terminal is wrapped by it, and not cut off.
+    # Wide enough that rich cuts off no row; the terminal wraps one that is too long for it.
     console = Console(width=max(Console().width, 200))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))  # as they are: a name may hold what is markup to rich
+        table.add_row(*map(Text, row))  # as plain text, since a name may hold what rich takes for markup
     console.print(Text(title))
     console.print(table)
     if caption:
@@ -112,7 +115,7 @@ def pyplot():
 
 def machine():
     """What a measurement depends on: the machine, the versions, the threads; a dict for JSON."""
-    # Here and not above: `pylayers doctor` writes its result where these cannot be imported.
+    # Imported here and not above: `pylayers doctor` uses this module where these cannot be imported.
     import caffe
     import numpy as np
 

@@ -55,8 +55,8 @@ def net_text(case, folder, learnt=None):
 
     Args:
         case: a `Case`.
-        folder: a pathlib.Path for what a net reads from a file; it must be there when the net is loaded.
-        learnt: the bottom that a gradient goes to without force_backward, see `input_text`; None for none.
+        folder: a pathlib.Path for files that a net reads; it must still be there when the net is loaded.
+        learnt: the bottom that gets a gradient without force_backward, as `input_text` arranges it; None for none.
 
     Returns:
         Prototxt texts: the Python net's and the built-in net's.
@@ -97,7 +97,7 @@ def _channel_sums(case, sums):
 
 
 def _euclidean_loss(case, bottoms):
-    """EuclideanLoss divides by N; another Z of the Python layer's takes a Power layer after it."""
+    """The built-in loss. EuclideanLoss divides by N; for another Z of the Python layer a Power layer comes after it."""
     if case.options.get("normalization") == "NONE":
         return _layer("EuclideanLoss", bottoms, top="mean", loss_weight=0) + _power(case.shape[0])
     if case.options.get("normalization") == "FULL":
@@ -119,7 +119,7 @@ def _softmax(case, folder):
 
 def _infogain(case, folder):
     bottoms = _scores_and_label(case)
-    import caffe  # here and not above: the command's help needs the table, and no Caffe
+    import caffe  # here and not above: the command's help needs this table, but not Caffe
     import numpy as np
 
     matrix = np.diag(case.options["class_weights"])[np.newaxis, np.newaxis]
@@ -227,7 +227,7 @@ def _weights(shape, axis):
 
 
 def _is_small(shape, options):
-    """InfogainLoss reads a matrix of classes × classes for each position."""
+    """Whether a case has few classes: InfogainLoss reads a matrix of classes × classes for each position."""
     return shape[options["axis"]] <= 100
 
 

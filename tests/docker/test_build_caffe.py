@@ -32,6 +32,13 @@ def test_rejects_options(options, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_compiles_on_all_cores_whatever_the_losses_use():
+    """The command nproc heeds OMP_NUM_THREADS, with which a user limits the threads of a loss."""
+    cores = len(os.sched_getaffinity(0))
+    done = build("--help", OMP_NUM_THREADS="1")
+    assert f"compile jobs (default: the number of cores, {cores})" in done.stdout
+
+
 def test_rejects_a_wrong_checksum(tmp_path):
     tarball = tmp_path / "caffe.tar.gz"
     tarball.write_bytes(b"not Caffe")

@@ -27,7 +27,7 @@ def train(net, folder, **options):
 
 
 def environment():
-    """This process's, with Caffe's log switched on."""
+    """This process's environment, with Caffe's log switched on."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GLOG_")}
 
 

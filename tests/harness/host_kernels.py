@@ -1,7 +1,7 @@
-"""The CUDA kernels compiled by g++ with host_cuda.h, and a CuPy of them, so that GPU mode can be tried without a GPU.
+"""The CUDA kernels compiled by g++ with host_cuda.h, and a stand-in for CuPy that runs them: GPU mode without a GPU.
 
-That shows that the kernels index, add up and synchronise as they should. It says nothing of CUDA's own arithmetic,
-nor of its speed.
+Tests with it show that the kernels index, add up and synchronise as they should. They say nothing of CUDA's own
+arithmetic, nor of its speed.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pylayers.runtime.gpu import Gpu
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
-# Sanitizers go here; see test_gpu_kernels.py.
+# More options for g++, such as a sanitizer; tests/runtime/test_kernels.py sets them.
 FLAGS = os.environ.get("HOST_KERNELS_FLAGS", "").split()
 
 
@@ -51,7 +51,7 @@ def library(source, macros):
 class HostGpu(Gpu):
     """A GPU whose memory is the host's: Caffe is taken to be in GPU mode, and a launch runs the kernel at once.
 
-    What the kit asks of CuPy goes to `HostCupy`; all else of `Gpu` runs as it is.
+    `HostCupy` does what the kit asks of CuPy; all else of `Gpu` runs unchanged.
     """
 
     def __init__(self):
@@ -78,11 +78,11 @@ class HostGpu(Gpu):
 
 
 class HostCupy:
-    """What the kit takes from CuPy, on the host; functions over arrays are NumPy's.
+    """What the kit takes from CuPy, on the host. Functions over arrays are NumPy's.
 
     Attributes:
-        order: see host_cuda.h.
-        launches: of each kernel its name, number of blocks and number of threads.
+        order: bit 0 runs the threads of a block from the last to the first, bit 1 the blocks.
+        launches: for each launch the kernel's name, the number of blocks and the number of threads.
         streams: the streams that something was started on.
     """
 
@@ -181,11 +181,11 @@ def call(found, variant, kernel, blocks, threads, order, values):
     Args:
         found: the `Kernels` of a loss.
         variant: a dict of macros.
-        kernel: its name.
+        kernel: the kernel's name.
         blocks: the number of blocks.
         threads: the number of threads in each.
-        order: see host_cuda.h.
-        values: a dict from the fields of Params to arrays or numbers; the others are 0.
+        order: as in `HostCupy`.
+        values: a dict from fields of Params to arrays or numbers; the fields that are left out are 0.
     """
     fields = {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in values.items()}
     launch = getattr(compiled(found, variant), f"launch_{kernel}")
@@ -199,5 +199,5 @@ def compiled(found, variant):
 
 
 def scratch(found):
-    """A layer's scratch, new."""
+    """A layer's Scratch, new: all 0."""
     return np.zeros(ctypes.sizeof(found.struct("Scratch")) // 8)

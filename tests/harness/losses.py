@@ -1,4 +1,4 @@
-"""Every loss of the kit, and a user's own, with what to feed them: a new loss joins by a line in LOSSES."""
+"""Every loss of the kit, and a user's own, with its inputs. A new loss is added by a line in LOSSES."""
 
 import tracemalloc
 from typing import NamedTuple
@@ -9,7 +9,11 @@ from harness.nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, fill, load, net_text, 
 
 
 class Loss(NamedTuple):
-    """A loss layer and how to feed it: a dict from bottom name to shape, the number of classes of a label."""
+    """A loss layer and its inputs.
+
+    `shapes` is a dict from each bottom's name to its shape without the batch axis; `classes` is the number of classes
+    of its label.
+    """
 
     name: str
     shapes: dict
@@ -56,10 +60,10 @@ LOSSES = {
 
 
 def peak_memory(name):
-    """What a loss takes of memory at most, in forward and backward, as a share of its first bottom's."""
+    """The most memory that a loss takes in forward and backward, as a multiple of the size of its first bottom."""
     first = np.ones((20, 500, 10, 10), np.float32)
     bottoms = {"scores": first, "label": first[:, 0]} if name == SOFTMAX else {"pred": first, "target": first}
-    run(python_layer(name, bottoms), bottoms)  # a compiler needs memory once
+    run(python_layer(name, bottoms), bottoms)  # a first run, as compiling needs memory once
     net = load(net_text(python_layer(name, bottoms), bottoms))
     fill(net, bottoms)
     tracemalloc.start()

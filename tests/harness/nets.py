@@ -11,7 +11,7 @@ EUCLIDEAN = "EuclideanLossLayer"
 CHANNEL_SUM = "ChannelSumEuclideanLossLayer"
 SOFTMAX = "WeightedSoftmaxLossLayer"
 
-# Bottoms that no gradient goes to; all others are put behind a layer with a parameter.
+# Bottoms that get no gradient; all others are put behind a layer with a parameter.
 CONSTANTS = ("label", "weight", "infogain")
 
 
@@ -39,7 +39,7 @@ def python_layer(name, bottoms, options="", module="pylayers", params="", **more
 
 
 def net_text(layers, bottoms, header=""):
-    """A net whose `layers` take `bottoms` from outside; a gradient comes to all of them but the constants."""
+    """A net whose `layers` take `bottoms` from outside; all of these but the CONSTANTS get a gradient."""
     inputs = (input_text(name, array.shape, name not in CONSTANTS) for name, array in bottoms.items())
     return header + "".join(inputs) + layers
 

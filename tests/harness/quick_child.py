@@ -1,7 +1,7 @@
-"""Child processes that start in a fiftieth of a second: forks of a server that has imported Caffe, in place of Pythons.
+"""Child processes that start in some 20 ms: forks of a server that has imported Caffe, in place of new Pythons.
 
-`pylayers.caffe_nets.child` starts a new Python for each request, and the import of Caffe is most of that second. The
-server is the standard library's: a process of one thread, so that its forks are safe.
+`pylayers.caffe_nets.child` starts a new Python for each request. That takes about a second, most of it for the import
+of Caffe. The server is the standard library's: a process of one thread, so that its forks are safe.
 """
 
 import faulthandler
@@ -16,7 +16,7 @@ _SERVER.set_forkserver_preload(["caffe", "numba", "pylayers.gradient_check", "py
 
 
 def run_child(question, answer, log, timeout, environment):
-    """As `child.run_child`."""
+    """Does what `child.run_child` does, with the same arguments, in a fork of the server."""
     variables = {**os.environ, **environment}
     arguments = question, answer, log, variables, os.getcwd(), list(sys.path)
     process = _SERVER.Process(target=_work, args=arguments, daemon=True)
@@ -33,7 +33,7 @@ def _work(question, answer, log, variables, folder, path):
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
-    # As a new Python's: without this test's own folders, and with PYTHONPATH.
+    # The module path of a new Python: with PYTHONPATH, and without the folders of the tests.
     sys.path[:] = [*filter(None, variables.get("PYTHONPATH", "").split(os.pathsep)), *_packages(path)]
     faulthandler.disable()  # an abort is expected
     written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -54,5 +54,5 @@ def _work(question, answer, log, variables, folder, path):
 
 
 def _packages(path):
-    """The folders of a module path that a Python has by itself."""
+    """The folders of a module path that are Python's own: its library, and the installed packages."""
     return [folder for folder in path if folder.startswith((sys.prefix, sys.base_prefix)) and "python3" in folder]

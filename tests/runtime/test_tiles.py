@@ -1,4 +1,4 @@
-"""The cutting into pieces and the threads."""
+"""The cutting into tiles and the threads."""
 
 import os
 import threading
@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from pylayers.runtime.tiles import _pool, map_tiles, thread_count, tiles
+from pylayers.runtime import threads
+from pylayers.runtime.tiles import map_tiles, thread_count, tiles
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
@@ -22,17 +23,17 @@ def test_tiles_cover_each_cell_once(rows, columns, size):
     assert (covered == 1).all()
 
 
-@pytest.mark.parametrize("threads", ["1", "2", "4"])
-def test_results_come_in_order(threads, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    assert map_tiles(lambda piece: piece**2, list(range(50))) == [piece**2 for piece in range(50)]
+@pytest.mark.parametrize("count", ["1", "2", "4"])
+def test_results_come_in_order(count, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", count)
+    assert map_tiles(lambda tile: tile**2, list(range(50))) == [tile**2 for tile in range(50)]
 
 
 def test_work_is_shared_by_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     seen = set()
 
-    def work(piece):
+    def work(tile):
         seen.add(threading.get_ident())
         time.sleep(0.01)
 
@@ -41,30 +42,37 @@ def test_work_is_shared_by_threads(monkeypatch):
 
 
 def test_a_thread_that_comes_too_late_is_not_waited_for(monkeypatch):
+    """The one helper is busy with another caller's work."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
     held, release = threading.Event(), threading.Event()
+    begun = []
 
     def hold():
-        held.set()
-        release.wait(3)
+        begun.append(True)
+        if len(begun) == 2:
+            held.set()
+        release.wait(30)
 
-    holding = _pool(1).submit(hold)
+    other = threading.Thread(target=threads.share, args=(hold, 1))
+    other.start()
     assert held.wait(10)
     try:
-        assert map_tiles(lambda piece: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
-        assert not holding.done()
+        assert map_tiles(lambda tile: threading.get_ident(), [1, 2]) == [threading.get_ident()] * 2
+        assert other.is_alive()
     finally:
         release.set()
+        other.join()
 
 
 def test_an_error_of_the_caller_comes_out_after_all_threads_have_stopped(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     caller, running = threading.get_ident(), []
 
-    def work(piece):
-        running.append(piece)
+    def work(tile):
+        running.append(tile)
         time.sleep(0.01 if threading.get_ident() == caller else 0.1)
-        running.remove(piece)
+        running.remove(tile)
         if threading.get_ident() == caller:
             raise ZeroDivisionError
 
@@ -73,34 +81,21 @@ def test_an_error_of_the_caller_comes_out_after_all_threads_have_stopped(monkeyp
     assert running == []
 
 
-def test_a_thread_that_cannot_start_leaves_none_running(monkeypatch):
+def test_where_no_thread_can_be_started_the_caller_does_all(monkeypatch):
+    def start(*_):
+        raise RuntimeError("can't start new thread")
+
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    pool, running, submitted = _pool(2), [], []
-
-    def submit(take):
-        if submitted:
-            raise RuntimeError("can't start new thread")
-        submitted.append(type(pool).submit(pool, take))
-        time.sleep(0.05)
-        return submitted[0]
-
-    def work(piece):
-        running.append(piece)
-        time.sleep(0.02)
-        running.remove(piece)
-
-    monkeypatch.setattr(pool, "submit", submit)
-    with pytest.raises(RuntimeError, match="new thread"):
-        map_tiles(work, list(range(20)))
-    assert running == []
-    assert submitted[0].done()
+    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
+    monkeypatch.setattr("_thread.start_new_thread", start)
+    assert map_tiles(lambda tile: threading.get_ident(), list(range(20))) == [threading.get_ident()] * 20
 
 
 def test_an_error_of_another_thread_comes_out(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     caller = threading.get_ident()
 
-    def work(piece):
+    def work(tile):
         time.sleep(0.01)
         if threading.get_ident() != caller:
             raise ZeroDivisionError
@@ -120,7 +115,7 @@ def test_a_child_process_has_threads_of_its_own(monkeypatch):
     map_tiles(str, list(range(20)))
     child = os.fork()
     if child == 0:
-        os._exit(map_tiles(str, list(range(20))) != [str(piece) for piece in range(20)])
+        os._exit(map_tiles(str, list(range(20))) != [str(tile) for tile in range(20)])
     for _ in range(500):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -136,8 +131,8 @@ def test_a_child_process_has_threads_of_its_own(monkeypatch):
     ("length", "columns", "size"),
     [(128, 10000, 2**20), (2, 65536, 49932), (84, 1000, 3000), (90, 1000, 31000)],
 )
-def test_pieces_are_alike_and_even_in_number(length, columns, size):
-    pieces = tiles(length, columns, size)
-    sizes = [(last - first) * (right - left) for first, last, left, right in pieces]
-    assert len(pieces) % 2 == 0
+def test_tiles_are_alike_and_even_in_number(length, columns, size):
+    found = tiles(length, columns, size)
+    sizes = [(last - first) * (right - left) for first, last, left, right in found]
+    assert len(found) % 2 == 0
     assert min(sizes) > 0.8 * max(sizes)

@@ -6,7 +6,7 @@ given in; all sums are taken in float64.
 
 
 def residuals(xp, pred, target, dtype):
-    """R = s(pred) − s(target), of shape (outer, inner)."""
+    """Returns r = s(pred) − s(target), of shape (outer, inner)."""
     sums = [xp.sum(blob, axis=1, dtype=xp.float64) for blob in (pred, target)]
     return xp.subtract(*sums).astype(dtype, copy=False)
 
@@ -17,7 +17,7 @@ def half_square_sum(xp, residual):
 
 
 def gradient(xp, residual, scale, channels, dtype):
-    """Scale · r for every channel in the sum: the gradient with respect to pred where scale is 1/Z.
+    """Returns scale · r for every channel of the sum: the gradient with respect to pred where scale is 1/Z.
 
     The derivative of a sum with respect to each of its terms is 1, so each channel gets the residual of its sum.
     """

@@ -1,15 +1,16 @@
-// Channel-summed Euclidean loss: E = 1/(2Z) · Σ (s(pred) − s(target))², s the sum over the channels of a blob of shape
-// (outer, channels, inner), and g·(s(pred) − s(target))/Z for each of pred's channels, its negative for each of target's.
+// Channel-summed Euclidean loss: E = 1/(2Z) · Σ (s(pred) − s(target))², where s sums a blob of shape
+// (outer, channels, inner) over its channels. The gradient is g·(s(pred) − s(target))/Z for each channel of pred, and
+// its negative for each channel of target.
 //
 // forward:
-//   1. The rows of a lane add the channels of one sum, of pred less those of target (reduce_rows).
+//   1. The rows of a lane add the channels of pred and subtract those of target, for one sum (reduce_rows).
 //   2. The squares are combined over all blocks (reduce_grid), and one thread writes the loss.
 // backward:
-//   1. The residual s(pred) − s(target) is computed again, or with FEW taken from scratch.
+//   1. The residual s(pred) − s(target) is computed again or, with FEW, taken from scratch.
 //   2. The rows of the lane write it, times g/Z, to each channel.
 //
-// FEW is for sums of many channels that are too few to keep a GPU busy. Several lanes then share each sum: a lane has a
-// segment of its channels, and forward leaves the residuals in scratch for backward.
+// FEW is for the case that the sums are too few to keep a GPU busy, and have many channels each. Several lanes then
+// share a sum: each lane has a segment of its channels, and forward leaves the residuals in scratch for backward.
 
 struct Params {
   const float* pred;
@@ -28,7 +29,7 @@ struct Params {
   long long segments;  // of a sum's channels; 1 without FEW
 };
 
-// Consecutive channels of one sum, which one lane has, and their residual: s(pred) − s(target).
+// The part of a sum that one lane has: a segment of consecutive channels, and its share of s(pred) − s(target).
 struct Segment {
   const Params& p;
   const Place& at;
@@ -71,7 +72,7 @@ struct Segment {
 
 #if FEW
 
-// In scratch: the residuals of all segments, and after them those of the sums.
+// Where the residuals of the sums lie in scratch: after those of all segments.
 __device__ double* residuals_of(const Params& p) { return p.scratch->partials + p.positions * p.segments; }
 
 KERNEL forward(Params p) {

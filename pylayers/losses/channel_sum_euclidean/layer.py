@@ -11,7 +11,7 @@ from pylayers.params import Choice, Integer
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import block_shape, blocks_for, segments_of, wide
 from pylayers.runtime.kernels import Kernels
-from pylayers.runtime.tiles import cut, map_tiles, tiles_of
+from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
 
 class ChannelSumEuclideanLossLayer(KernelLossLayer):
@@ -24,7 +24,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
 
     Bottoms:
         pred (N, C, ...): the predictions.
-        target: the shape of pred but for the summed axes, whose lengths are free, such as 3 channels against 1.
+        target: of the same shape as pred, except that the summed axes may have other lengths, such as 1 channel for 3.
 
     Top:
         loss (): E.
@@ -35,8 +35,8 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         normalization: what Z is. "BATCH_SIZE" (default): N. "FULL": the number of sums of one bottom. "NONE": 1.
 
     The gradient is g · (s(pred) − s(target)) / Z for every element of pred that is in the sum, and its negative for
-    target, where g is the loss weight. As with Caffe's layers pred and target must be those of the last forward: one
-    number for each sum is kept from there.
+    target, where g is the loss weight. Forward keeps one number for each sum, which backward reads. So pred and target
+    must be those of the last forward, as with Caffe's layers.
 
     Example:
         layer {
@@ -59,22 +59,22 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
     }
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
-    NEEDS_FORWARD = True  # where there are few sums
+    NEEDS_FORWARD = True  # where sums are few, backward reads the residuals that forward left in scratch
 
     def setup(self, bottom, top):
-        """As in `LossLayer`."""
+        """Reads the options as `LossLayer` does, and loads the compiled loops where there is Numba."""
         super().setup(bottom, top)
         self._loops = loops.module(f"{__package__}.loops")
 
     def check_shapes(self):
-        """Checks the axes, and that the two bottoms' sums have one shape."""
+        """Checks the axes, and that the sums of the two bottoms have the same shape."""
         axes = [self._summed_axes(index) for index in (0, 1)]
         kept = [shape[:first] + shape[last + 1 :] for shape, (first, last) in zip(self.shapes, axes)]
         if kept[0] != kept[1]:
             self.fail_bottom(
                 1, f"the sums of {self.name_bottom(0)}, {self.shapes[0]} → {kept[0]}; its own sums have shape {kept[1]}"
             )
-        # Of each bottom: (outer, summed, inner).
+        # The shape of each bottom as (outer, summed, inner).
         self._shapes_3d = [
             (math.prod(shape[:first]), math.prod(shape[first : last + 1]), math.prod(shape[last + 1 :]))
             for shape, (first, last) in zip(self.shapes, axes)
@@ -85,25 +85,26 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         self._normalizer = divisors[self.options.normalization]
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ (s(pred) − s(target))² / 2, added in float64. The residuals are kept."""
+        """Returns E = 1/Z · Σ (s(pred) − s(target))² / 2, added in float64, and keeps the residuals for backward."""
         pred, target = self._as_3d([blob.data for blob in bottom])
         residual = np.empty(self._shapes_3d[0][::2], np.float32)
 
         def by_loops(tile):
             return self._loops.write_residuals(pred, target, residual, *tile)
 
+        @quietly
         def by_formula(tile):
             *inputs, out = cut(tile, pred, target, residual)
             exact = formula.residuals(np, *inputs, np.float64)
             out[...] = exact
-            return formula.half_square_sum(np, exact)
+            return float(formula.half_square_sum(np, exact))
 
         total = sum(map_tiles(by_loops if self._loops else by_formula, self._tiles))
         self.kept = residual
-        return float(total / self._normalizer)
+        return total / self._normalizer
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """G · (s(pred) − s(target)) / Z for each element of a sum, its negative for target's."""
+        """Writes g · (s(pred) − s(target)) / Z for each summed element of pred, its negative for those of target."""
         if self.kept is None:
             self.forward_cpu(bottom, ())
         scale = loss_weight / self._normalizer
@@ -115,14 +116,16 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         def by_loops(tile):
             self._loops.broadcast_residual(self.kept, scale, diff, *tile)
 
+        @quietly
         def by_formula(tile):
             residual, out = cut(tile, self.kept, diff)
             out[...] = formula.gradient(np, residual, scale, diff.shape[1], np.float32)
 
         map_tiles(by_loops if self._loops else by_formula, self._tiles)
 
+    @quietly
     def reference(self, bottoms):
-        """The formula in float64."""
+        """Returns the loss and its gradients by the formula, in float64."""
         residual = formula.residuals(np, *self._as_3d(bottoms), np.float64)
         gradients = [
             formula.gradient(np, residual, sign / self._normalizer, channels, np.float64).reshape(shape)
@@ -135,7 +138,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         return [array.reshape(shape) for array, shape in zip(arrays, self._shapes_3d)]
 
     def plan(self, processors):
-        """A lane for each sum, its channels shared by the rows; several lanes where there are few sums."""
+        """Gives each sum a lane, whose rows share the channels; each sum gets several lanes where sums are few."""
         (outer, pred_channels, inner), (_, target_channels, _) = self._shapes_3d
         channels = max(pred_channels, target_channels)
         threads, rows = block_shape(outer * inner, channels, inner, processors)

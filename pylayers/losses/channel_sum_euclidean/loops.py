@@ -1,14 +1,15 @@
-"""The channel-summed Euclidean loss's loops: one pass over memory each, compiled by Numba.
+"""The loops of the channel-summed Euclidean loss, compiled by Numba. Each passes over memory once.
 
-Each works on one tile, see `pylayers.runtime.tiles`, of sums: its rows are the outer axis, its columns the inner one of
-contiguous float32 arrays (outer, channels, inner). ``residual`` is float32 (outer, inner).
+Each works on one tile of sums; `pylayers.runtime.tiles` says what a tile is. Its rows lie on the outer axis, its
+columns on the inner axis. ``pred``, ``target`` and ``diff`` are contiguous float32 arrays (outer, channels, inner);
+``residual`` is float32 (outer, inner).
 """
 
 import numpy as np
 
 from pylayers.runtime.loops import REORDERED, compiled
 
-# Sums that are worked at together, so that their terms are read in long rows.
+# Number of sums that are computed together, so that their terms are read in long rows.
 _BLOCK = 512
 
 
@@ -62,7 +63,7 @@ def _copy_and_square(differences, residual):
 
 @compiled()
 def broadcast_residual(residual, scale, diff, row_start, row_stop, column_start, column_stop):
-    """Writes scale · r to each element of each sum in a tile. `scale` is made a float32, as Caffe's code does."""
+    """Writes scale · r to each element of each sum in a tile. `scale` is rounded to float32, as in Caffe."""
     scale = np.float32(scale)
     for i in range(row_start, row_stop):
         if diff.shape[2] == 1:

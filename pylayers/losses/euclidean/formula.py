@@ -5,7 +5,7 @@
 
 
 def half_square_sum(xp, pred, target, weight, dtype):
-    """Σ w r² / 2, added in float64. `weight` may be None for all 1."""
+    """Σ w r² / 2, added in float64. `weight` may be None, for weights of 1."""
     terms = xp.subtract(pred, target, dtype=dtype)
     terms *= terms
     if weight is not None:
@@ -14,7 +14,7 @@ def half_square_sum(xp, pred, target, weight, dtype):
 
 
 def gradient(xp, pred, target, weight, scale, dtype):
-    """Scale · w r, the gradient with respect to pred where scale is 1/Z; that of target is its negative."""
+    """Returns scale · w r: the gradient with respect to pred where scale is 1/Z; that of target is its negative."""
     result = xp.subtract(pred, target, dtype=dtype)
     if weight is not None:
         result *= weight

@@ -1,4 +1,5 @@
-// Euclidean loss: E = 1/Z · Σ w (pred − target)² / 2, and g·w·(pred − target)/Z for pred, its negative for target.
+// Euclidean loss: E = 1/Z · Σ w (pred − target)² / 2. The gradient is g·w·(pred − target)/Z for pred, and its negative
+// for target.
 //
 // forward:
 //   1. Each thread adds w (pred − target)² of its elements, four at a time.
@@ -25,7 +26,7 @@ __device__ float weight_of(const Params& p, Index element) {
   return p.weight[p.per_weight == 1 ? element : element / (Index)p.per_weight];
 }
 
-// The weights of four elements, the first of them `element`.
+// The weights of four elements, from `element` on.
 __device__ float4 weights_of(const Params& p, Index element) {
   if (p.weight && p.per_weight == 1) return *(const float4*)(p.weight + element);
   if (!p.weight || p.per_weight % 4 == 0) {
@@ -41,7 +42,7 @@ __device__ float4 residual_of(const Params& p, Index element) {
   return make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w);
 }
 
-// The number of elements that can be read and written four at a time: as many as the blobs' addresses allow.
+// The number of elements to read and write four at a time: 0 where a blob's address is no multiple of 16 bytes.
 __device__ Index vectorised_count(const Params& p) {
   size_t addresses =
       (size_t)p.pred | (size_t)p.target | (size_t)p.weight | (size_t)p.pred_diff | (size_t)p.target_diff;
@@ -54,7 +55,7 @@ KERNEL forward(Params p) {
   Sum sum = {0};
   for (Index i = 4 * thread; i < vectorised; i += 4 * threads) {
     float4 d = residual_of(p, i), w = weights_of(p, i);
-    // Four in float, the rest in double: many GPUs are slow at double.
+    // Four terms are added in float, and their sum in double, since many GPUs are slow at double.
     sum.value += (w.x * d.x * d.x + w.y * d.y * d.y) + (w.z * d.z * d.z + w.w * d.w * d.w);
   }
   for (Index i = vectorised + thread; i < p.count; i += threads) {

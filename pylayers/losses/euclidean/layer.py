@@ -11,7 +11,7 @@ from pylayers.params import Choice
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import blocks_for, wide
 from pylayers.runtime.kernels import Kernels
-from pylayers.runtime.tiles import cut, map_tiles, tiles_of
+from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
 _THREADS = 256
 
@@ -58,7 +58,7 @@ class EuclideanLossLayer(KernelLossLayer):
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
 
     def setup(self, bottom, top):
-        """As in `LossLayer`."""
+        """Reads the options as `LossLayer` does, and loads the compiled loops where there is Numba."""
         super().setup(bottom, top)
         self._loops = loops.module(f"{__package__}.loops")
 
@@ -68,24 +68,26 @@ class EuclideanLossLayer(KernelLossLayer):
         self.check_weight(2, like=0)
         num, count = self.shapes[0][0], math.prod(self.shapes[0])
         self._normalizer = {"BATCH_SIZE": num, "FULL": count, "NONE": 1}[self.options.normalization]
-        # Rows are items where they have a weight each; or else all elements are one row.
+        # Where each item has one weight, the rows are the items; otherwise all elements are one row.
         per_item = len(self.shapes) > 2 and math.prod(self.shapes[2]) == num
         self._matrix = (num, count // num) if per_item else (1, count)
         self._tiles = tiles_of(*self._matrix)
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ w (pred − target)² / 2, the tiles added in float64."""
+        """Returns E = 1/Z · Σ w (pred − target)² / 2; the sums of the tiles are added in float64."""
         matrices = self._matrices([blob.data for blob in bottom])
-        if self._loops:
-            half_square_sum = self._loops.half_square_sum
-            parts = map_tiles(lambda tile: half_square_sum(*matrices, *tile), self._tiles)
-        else:
-            half_square_sum = formula.half_square_sum
-            parts = map_tiles(lambda tile: half_square_sum(np, *cut(tile, *matrices), np.float32), self._tiles)
-        return float(sum(parts) / self._normalizer)
+
+        def by_loops(tile):
+            return self._loops.half_square_sum(*matrices, *tile)
+
+        @quietly
+        def by_formula(tile):
+            return float(formula.half_square_sum(np, *cut(tile, *matrices), np.float32))
+
+        return sum(map_tiles(by_loops if self._loops else by_formula, self._tiles)) / self._normalizer
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """G · w · (pred − target) / Z for pred, its negative for target."""
+        """Writes g · w · (pred − target) / Z for pred, and its negative for target."""
         matrices = self._matrices([blob.data for blob in bottom])
         scale = loss_weight / self._normalizer
         for index, factor in ((0, scale), (1, -scale)):
@@ -96,14 +98,16 @@ class EuclideanLossLayer(KernelLossLayer):
         def by_loops(tile):
             self._loops.write_gradient(*matrices, scale, diff, *tile)
 
+        @quietly
         def by_formula(tile):
             *inputs, out = cut(tile, *matrices, diff)
             out[...] = formula.gradient(np, *inputs, scale, np.float32)
 
         map_tiles(by_loops if self._loops else by_formula, self._tiles)
 
+    @quietly
     def reference(self, bottoms):
-        """The formula in float64."""
+        """Returns the loss and its gradients by the formula, in float64."""
         rows, columns = self._matrix
         inputs = cut((0, rows, 0, columns), *self._matrices(bottoms))
         loss = formula.half_square_sum(np, *inputs, np.float64) / self._normalizer
@@ -112,7 +116,7 @@ class EuclideanLossLayer(KernelLossLayer):
         return loss, [pred, target, None][: len(bottoms)]
 
     def plan(self, processors):
-        """Blocks of 256 threads, which take four elements at a time."""
+        """Plans blocks of 256 threads; each thread takes four elements at a time."""
         count = math.prod(self.shapes[0])
         weights = math.prod(self.shapes[2]) if len(self.shapes) > 2 else count
         return Plan(
@@ -123,10 +127,10 @@ class EuclideanLossLayer(KernelLossLayer):
         )
 
     def _matrices(self, bottoms):
-        """pred, target and weight as matrices; weights of items as a vector; None where there are none."""
+        """pred, target and weight as matrices. One weight for each item gives a vector, no weight gives None."""
         pred, target = bottoms[0].reshape(self._matrix), bottoms[1].reshape(self._matrix)
         if len(bottoms) < 3:
             return pred, target, None
         per_item = self._matrix[0] == bottoms[2].size
-        # Of a batch of one item with one element either way is right.
+        # Where a batch is one item of one element, both shapes are right.
         return pred, target, bottoms[2].reshape(self._matrix[:1] if per_item else self._matrix)

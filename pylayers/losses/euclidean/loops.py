@@ -1,20 +1,20 @@
-"""The Euclidean loss's loops: one pass over memory each, compiled by Numba.
+"""The loops of the Euclidean loss, compiled by Numba. Each passes over memory once.
 
-Each works on one tile, see `pylayers.runtime.tiles`, of contiguous float32 matrices pred and target. ``weight`` is such
-a matrix, or a vector with one number for each row, or None.
+Each works on one tile of the matrices; `pylayers.runtime.tiles` says what a tile is. ``pred``, ``target`` and ``diff``
+are contiguous float32 matrices. ``weight`` is such a matrix, or a vector with one number for each row, or None.
 """
 
 import numpy as np
 
 from pylayers.runtime.loops import REORDERED, compiled
 
-# Elements that are added in float32. Their sums are added in float64.
+# Number of terms that are added in float32. The sums of these runs are added in float64.
 _RUN = 256
 
 
 @compiled(fastmath=REORDERED)
 def half_square_sum(pred, target, weight, row_start, row_stop, column_start, column_stop):
-    """Σ w (pred − target)² / 2 of a tile, within about 1e-7 of it."""
+    """Σ w (pred − target)² / 2 of a tile, with a relative error of about 1e-7."""
     total = 0.0
     for row in range(row_start, row_stop):
         for start in range(column_start, column_stop, _RUN):
@@ -34,7 +34,7 @@ def half_square_sum(pred, target, weight, row_start, row_stop, column_start, col
 
 @compiled()
 def write_gradient(pred, target, weight, scale, diff, row_start, row_stop, column_start, column_stop):
-    """Writes scale · w (pred − target) to a tile of `diff`. `scale` is made a float32, as Caffe's code does."""
+    """Writes scale · w (pred − target) to a tile of `diff`. `scale` is rounded to float32, as in Caffe."""
     scale = np.float32(scale)
     for row in range(row_start, row_stop):
         x, y = pred[row, column_start:column_stop], target[row, column_start:column_stop]

@@ -1,11 +1,11 @@
 """The formula of the softmax loss: ℓ = log Σ exp(x_j) − x_y for each position, and its gradient p − 1_y.
 
 Scores x have the shape (outer, C, inner), classes y and all results for a position (outer, inner). ``xp`` is NumPy or
-CuPy, ``dtype`` the type to compute in. Where y is negative the position is ignored: it has a loss that means nothing,
-and a gradient of 0.
+CuPy, ``dtype`` the type to compute in. Where y is negative the position is ignored: its loss means nothing, and its
+gradient is 0.
 
-Two numbers of each position say all that the gradient needs: the peak, which is the largest score, and the others,
-Σ exp(x_j − peak) over the classes but y. The label's own term is left out of that sum. It is often 1, and the other
+The gradient needs two numbers of each position beside its scores: the peak, which is the largest score, and the others,
+Σ exp(x_j − peak) over all classes except y. The label's own term is left out of that sum. It is often 1, and the other
 terms, which are the loss, would be rounded away beside it.
 """
 
@@ -43,6 +43,6 @@ def gradient(xp, scores, y, peak, others, scale, dtype):
 
 
 def _own(xp, y):
-    """Where the classes y lie in (outer, C, inner); class 0 where ignored."""
+    """The index of each position's own class y in an array (outer, C, inner); of class 0 where ignored."""
     outer, inner = y.shape
     return xp.arange(outer)[:, None], xp.maximum(y, 0), xp.arange(inner)

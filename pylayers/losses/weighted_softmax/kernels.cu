@@ -1,9 +1,10 @@
-// Softmax loss: E = 1/Z · Σ w (log Σ exp(x_j) − x_y) over the positions whose label y counts, and g·w·(p − 1_y)/Z with
-// p = softmax(x), 0 where it does not count. Scores x have the shape (outer, classes, inner); w = w_y · w_i.
+// Softmax loss: E = 1/Z · Σ w (log Σ exp(x_j) − x_y) over the positions whose label y counts. The gradient is
+// g·w·(p − 1_y)/Z with p = softmax(x), and 0 where the label does not count. Scores x have the shape
+// (outer, classes, inner); w = w_y · w_i.
 //
-// Two numbers are computed in one pass over the scores of a position: the peak, their largest, and the others,
-// Σ exp(x_j − peak) over all classes but y. Parts of a position are combined by shrinking their sums to the common peak:
-// the online softmax of Milakov and Gimelshein (arXiv 1805.02867).
+// Two numbers are computed in one pass over the scores of a position: the peak, which is the largest, and the others,
+// Σ exp(x_j − peak) over all classes except y. Parts of a position are combined by shrinking their sums to the common
+// peak: the online softmax of Milakov and Gimelshein (arXiv 1805.02867).
 //
 // forward:
 //   1. Each lane reads the label of its position, and checks it.
@@ -19,9 +20,10 @@
 //      is −g/Z · w · others / (others + exp(x_y − peak)), which keeps its digits where p_y is nearly 1.
 //
 // With ONCE, CHUNK covers all scores that a thread has of a position, and the last step takes them from registers.
-// Without, it reads them again. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from pylayers/losses/labels.py.
+// Without ONCE, the last step reads them again. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from
+// pylayers/losses/labels.py.
 
-// A label that is no class, for the host to look at: memory that it shares with the GPU.
+// The report of a label that is no class. It lies in memory that the GPU shares with the host, which reads it.
 struct WrongLabel {
   long long number;  // 1 + its position; 0 where there is none
   float value;
@@ -49,7 +51,7 @@ struct Params {
   long long rows;     // of threads in a block
 };
 
-const int NO_CLASS = -1;  // of a label that is ignored, or wrong
+const int NO_CLASS = -1;  // the class of a label that is ignored, or wrong
 
 __device__ float minus_infinity() { return __int_as_float(0xff800000); }
 
@@ -72,7 +74,7 @@ __device__ double weight_at(const Params& p, Index position, int y) {
 
 __device__ void report(const Params& p, long long position) {
   p.wrong->value = p.label[position];
-  __threadfence_system();  // the number tells that the value is there
+  __threadfence_system();  // the host takes the value for written once it sees the number
   p.wrong->number = position + 1;
 }
 
@@ -80,8 +82,8 @@ __device__ void report(const Params& p, long long position) {
 // is exp(−inf) = 0.
 __device__ float shrink(float from, float to) { return expf(from - (to == minus_infinity() ? 0 : to)); }
 
-// Of some classes of one position: the peak, and the others. The label's own term is left out of the others, as beside
-// it, often 1, the tiny other terms, which are the loss, would be rounded away.
+// The peak and the others of some classes of one position. The label's own term is left out of the others: beside it,
+// often 1, the tiny other terms, which are the loss, would be rounded away.
 struct Softmax {
   float peak, others;
 

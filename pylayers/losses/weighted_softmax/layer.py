@@ -12,13 +12,13 @@ from pylayers.losses.weighted_softmax import formula
 from pylayers.runtime import gpu, loops
 from pylayers.runtime.geometry import block_shape, blocks_for, wide
 from pylayers.runtime.kernels import Kernels
-from pylayers.runtime.tiles import cut, map_tiles, tiles_of
+from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
 # Numbers of scores that one kernel thread can hold in registers. The smallest that covers its share of a position is
 # compiled in; a larger share is read eight scores at a time.
 CHUNKS = (4, 8, 16, 24, 32)
 _CHUNK_OF_MANY = 8
-# What is kept and computed for each position beside its C scores, in elements of float32. It sizes the tiles alone.
+# Bookkeeping for each position beside its C scores, in float32 elements; used only to size the tiles.
 _BESIDE_SCORES = 8
 
 
@@ -29,14 +29,14 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     Bottoms:
         scores (N, ..., C, ...): C classes along `axis`, unnormalized.
-        label: one whole number from 0 to C − 1, or `ignore_label`, for each position: as many as scores has elements
-            without `axis`. A constant: it gets no gradient.
+        label: one whole number from 0 to C − 1, or `ignore_label`, for each position. The positions are those of
+            scores without `axis`. A constant: it gets no gradient.
         weight (optional): w_i, one for each label, or one for each of the N items. Any numbers; they are not checked. A
             constant.
 
     Tops:
         loss (): E.
-        prob (optional): the softmax of the scores, in their shape. No gradient comes from it. Caffe wants a
+        prob (optional): the softmax of the scores, in their shape. It passes no gradient. Caffe wants a
             loss_weight for each top or for none: ``loss_weight: 1 loss_weight: 0``.
 
     Options (param_str):
@@ -44,16 +44,16 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         ignore_label: the label of positions that do not count; none by default.
         class_weights: w_y, a list of C finite numbers; all 1 by default.
         normalization: what Z is. "VALID" (default): the number of labels that count. "FULL": the number of labels.
-            "BATCH_SIZE": the product of the axes before `axis`. "NONE": 1. These are Caffe's, at least 1 as there, and
-            do not depend on the weights. "WEIGHT_SUM": Σ w_y · w_i over the labels that count, for weights that are
+            "BATCH_SIZE": the product of the axes before `axis`. "NONE": 1. These four are Caffe's. They are at least 1,
+            and do not depend on the weights. "WEIGHT_SUM": Σ w_y · w_i over the labels that count, for weights that are
             not negative; where that sum is 0, loss and gradient are 0.
 
     The gradient is g · w_y · w_i · (softmax(scores) − 1_y) / Z, where g is the loss weight; it is 0 where ignored. As
     with Caffe's layer the scores must be those of the last forward. Labels and weights are read again, so backward
     sees what they hold then; on the GPU Z is that of the last forward.
 
-    On the GPU nothing waits for the kernels, so a wrong label shows at the next call of this layer: as a rule in
-    backward, at the latest in the next forward. Until then its position counts as ignored.
+    On the GPU the layer does not wait for its kernels. So a wrong label raises its error at the layer's next call: as a
+    rule in backward, at the latest in the next forward. Until then its position counts as ignored.
 
     Where a probability underflows, Caffe's loss saturates at −log(FLT_MIN) = 87.3365. This one gives the true loss.
 
@@ -81,11 +81,11 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     NEEDS_FORWARD = True  # backward uses the Z that forward computed, and relies on forward having checked every label
 
     def setup(self, bottom, top):
-        """As in `LossLayer`."""
+        """Reads the options as `LossLayer` does, and loads the compiled loops where there is Numba."""
         super().setup(bottom, top)
         self._loops = loops.module(f"{__package__}.loops")
         self._wrong_label = None  # until the first launch
-        self._alive = []  # memory whose addresses the launchers have
+        self._alive = []  # keeps the memory whose addresses the launchers have
 
     def reshape(self, bottom, top):
         """Shapes the tops."""
@@ -101,17 +101,17 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         self._peak, self._others = np.empty((2, outer, inner), np.float32)
 
     def forward_cpu(self, bottom, top):
-        """E = 1/Z · Σ w ℓ, the tiles added in float64. The peak and the others of each position are kept."""
+        """Returns E = 1/Z · Σ w ℓ, the tiles added in float64, and keeps the peak and the others of each position."""
         y, weight, z = self._read_labels(bottom)
         prob = self._as_3d(top[1].data) if len(top) > 1 else None
         arrays = self._as_3d(bottom[0].data), y, weight, self._peak, self._others, prob
         work = self._loops.losses if self._loops else _losses_by_formula
         total = sum(map_tiles(lambda tile: work(*arrays, *tile), self._tiles))
         self.kept = self._peak, self._others
-        return float(total / z) if z else 0.0
+        return total / z if z else 0.0
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
-        """G · w · (softmax(x) − 1_y) / Z, 0 where ignored, from what forward kept for each position."""
+        """Writes g · w · (softmax(x) − 1_y) / Z, and 0 where ignored, from what forward kept for each position."""
         y, weight, z = self._read_labels(bottom)
         if self.kept is None:
             self.forward_cpu(bottom, ())
@@ -120,8 +120,9 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         work = self._loops.write_gradients if self._loops else _write_gradients_by_formula
         map_tiles(lambda tile: work(*arrays, *tile), self._tiles)
 
+    @quietly
     def reference(self, bottoms):
-        """The formula in float64."""
+        """Returns the loss and its gradients by the formula, in float64."""
         scores = self._as_3d(np.asarray(bottoms[0], np.float64))
         read = labels.LabelReader(self._shape_3d, self.options).read(*bottoms[1:])
         weight = np.where(read.y < 0, 0, 1 if read.weight is None else read.weight) / (read.z or np.inf)
@@ -131,7 +132,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         return loss, [gradient.reshape(self.shapes[0]), None, None][: len(bottoms)]
 
     def plan(self, processors):
-        """A lane for each position, its classes shared by the rows."""
+        """Gives each position a lane, whose rows share the classes."""
         outer, classes, inner = self._shape_3d
         positions = outer * inner
         threads, rows = block_shape(positions, classes, inner, processors)
@@ -162,7 +163,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         )
 
     def constant_pointers(self):
-        """The class weights, and where the kernels report a wrong label."""
+        """The addresses of the class weights, and of the struct in which the kernels report a wrong label."""
         backend = gpu.backend
         if self._wrong_label is None:
             struct = self.KERNELS.struct("WrongLabel")
@@ -188,13 +189,14 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         return array.reshape(self._shape_3d)
 
     def _read_labels(self, bottom):
-        """The labels' classes, their weights, and Z. What forward kept is void where a class has changed since."""
+        """The labels' classes, their weights, and Z. Drops what forward kept where a class has changed since."""
         data = [blob.data for blob in bottom[1:]]
+        kept, self.kept = self.kept, None  # void until it is known; an interrupt may leave only some classes changed
         read = self._labels.read(*data)
-        if read.changed:
-            self.kept = None
         if read.wrong >= 0:
             self._fail_label(data[0].reshape(-1)[read.wrong], read.wrong)
+        if not read.changed:
+            self.kept = kept
         return read.y, read.weight, read.z
 
     def _fail_label(self, value, flat_index):
@@ -202,18 +204,20 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         self.fail(f"{self.name_bottom(1)} holds {value:g} at {position}; {self._labels.expected()}")
 
 
+@quietly
 def _losses_by_formula(scores, y, weight, peak, others, prob, *tile):
-    """As `losses` of the loops, on one tile."""
+    """Does what `losses` in loops.py does, on one tile, by the formula."""
     scores, y, weight, peak, others, prob = cut(tile, scores, y, weight, peak, others, prob)
     losses, peak[...], others[...] = formula.losses(np, scores, y, np.float32)
     if prob is not None:
         prob[...] = formula.probabilities(np, scores, y, peak, others, np.float32)
     weighted = losses if weight is None else losses * weight
-    return np.sum(weighted, where=y >= 0, dtype=np.float64)
+    return float(np.sum(weighted, where=y >= 0, dtype=np.float64))
 
 
+@quietly
 def _write_gradients_by_formula(scores, y, weight, peak, others, scale, diff, *tile):
-    """As `write_gradients` of the loops, on one tile."""
+    """Does what `write_gradients` in loops.py does, on one tile, by the formula."""
     scores, y, weight, peak, others, diff = cut(tile, scores, y, weight, peak, others, diff)
     scale = scale if weight is None else scale * weight
     diff[...] = formula.gradient(np, scores, y, peak, others, scale, np.float32)

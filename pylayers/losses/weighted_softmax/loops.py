@@ -1,21 +1,21 @@
-"""The softmax loss's loops: one pass over memory each, compiled by Numba.
+"""The loops of the softmax loss, compiled by Numba. Each passes over memory once.
 
-`losses` and `write_gradients` work on one tile of positions, see `pylayers.runtime.tiles`: its rows are the outer axis,
-its columns the inner one. Scores x and all of their shape are contiguous float32 arrays (outer, C, inner). The classes
-y (int32, negative where ignored), weights (float64, or None), peaks and others (float32, see `formula`) have the shape
-(outer, inner).
+`losses` and `write_gradients` work on one tile of positions; `pylayers.runtime.tiles` says what a tile is. Its rows lie
+on the outer axis, its columns on the inner axis. The scores x, prob and diff are contiguous float32 arrays
+(outer, C, inner). The classes y (int32, negative where ignored), weights (float64, or None), peaks and others (float32,
+as in formula.py) have the shape (outer, inner).
 """
 
 import numpy as np
 
 from pylayers.runtime.loops import REORDERED, compiled
 
-# Elements that are added in float32. Their sums are added in float64.
+# Number of terms that are added in float32. The sums of these runs are added in float64.
 _RUN = 256
-# Positions with inner axes that are worked at together. Their scores should stay in the cache, and fill much of a page
-# of memory in each class.
+# Number of neighbouring positions that are computed together where there are inner axes. Few enough that their scores
+# stay in the cache, and so many that they fill much of a page of memory in each class.
 _BLOCK = 512
-# Classes that are added in float32, one after the other. Their sums are added in float64.
+# Number of rows of classes that are added in float32, one after the other. Their sums are added in float64.
 _GROUP = 32
 
 _one, _zero = np.float32(1), np.float32(0)
@@ -28,12 +28,12 @@ def losses(x, y, weight, peak, others, prob, row_start, row_stop, column_start, 
         x: the scores.
         y: the classes.
         weight: the weights, or None for all 1.
-        peak: a result for `write_gradients`.
-        others: another.
-        prob: a result, the softmax of the scores; or None.
-        row_start: of the tile.
+        peak: overwritten with the largest score of each position, for `write_gradients`.
+        others: overwritten with Σ exp(x_j − peak) over all classes except y, for `write_gradients`.
+        prob: overwritten with the softmax of the scores; or None.
+        row_start: the tile's first row.
         row_stop: one past its last row.
-        column_start: of the tile.
+        column_start: the tile's first column.
         column_stop: one past its last column.
     """
     if x.shape[2] == 1:
@@ -42,7 +42,11 @@ def losses(x, y, weight, peak, others, prob, row_start, row_stop, column_start, 
 
 
 def write_gradients(x, y, weight, peak, others, scale, diff, row_start, row_stop, column_start, column_stop):
-    """Writes scale · w · (softmax − 1_y) of a tile to `diff`, 0 where ignored; `peak` and `others` are of `losses`."""
+    """Writes scale · w · (softmax − 1_y) of a tile to `diff`, and 0 where ignored.
+
+    `scale` is the loss weight divided by Z. The other arguments are those of `losses`, which has filled `peak` and
+    `others`.
+    """
     if x.shape[2] == 1:
         _gradients_of_rows(x, y, weight, peak, others, scale, diff, row_start, row_stop)
     else:
@@ -51,10 +55,10 @@ def write_gradients(x, y, weight, peak, others, scale, diff, row_start, row_stop
 
 @compiled(fastmath={"contract"})
 def _exp(x):
-    """exp(x) for x ≤ 0, within 2e-7 of it, and 0 below −87; NaN stays NaN.
+    """exp(x) for x ≤ 0, with a relative error of at most 2e-7, and 0 below −87; NaN stays NaN.
 
-    2ⁿ · exp(r) with r = x − n log 2; the polynomial is the best of its degree from −log(2)/2 to log(2)/2. The compiler
-    makes vectors of this, but not of a call of the C library.
+    It is 2ⁿ · exp(r) with r = x − n log 2. The polynomial is the best of its degree for r from −log(2)/2 to log(2)/2.
+    The compiler can vectorise this code, but not a call of the C library.
     """
     n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
     r = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
@@ -69,7 +73,7 @@ def _exp(x):
 
 @compiled()
 def _largest(row):
-    """The largest of a row of float32; NaN where one of them is a NaN without a sign.
+    """The largest number of a row of float32; NaN where the row has a NaN without a sign.
 
     Compares bit patterns as int32, with the low 31 bits of negative numbers flipped so that the order is kept: LLVM
     vectorises an integer maximum, not a float one.
@@ -121,10 +125,10 @@ def _write_exps(row, peak, factor, out):
 
 @compiled(fastmath={"contract"})
 def _log1p(x):
-    """log(1 + x) for x ≥ 0, within 2e-7 of it; NaN and infinity as they are.
+    """log(1 + x) for x ≥ 0, with a relative error of at most 2e-7; NaN and infinity stay what they are.
 
-    log(1 + x) = n log 2 + log(1 + f) with f from √½ − 1 to √2 − 1 by Cephes' constants and polynomial (logf),
-    and the digits that 1 + x has lost.
+    log(1 + x) = n log 2 + log(1 + f) with f from √½ − 1 to √2 − 1, by Cephes' constants and polynomial (logf). A last
+    term gives back the digits that 1 + x has lost by rounding.
     """
     whole = x + _one
     root = np.int32(0x3F3504F3)  # the bits of √½
@@ -166,7 +170,7 @@ def _write_factors(own, peak, others, scale, weight, out):
 
 @compiled()
 def _losses_of_rows(x, y, weight, peak, others, prob, row_start, row_stop):
-    """Where there are no inner axes, the classes of a position lie side by side."""
+    """Does what `losses` does where there are no inner axes: the classes of a position lie side by side."""
     loss = 0.0
     for i in range(row_start, row_stop):
         row, own = x[i].reshape(-1), max(y[i, 0], np.int32(0))
@@ -196,7 +200,7 @@ def _gradients_of_rows(x, y, weight, peak, others, scale, diff, row_start, row_s
 
 @compiled()
 def _losses_of_columns(x, y, weight, peak, others, prob, row_start, row_stop, column_start, column_stop):
-    """Where there are inner axes, vectors go along them; along several classes at once where they are short."""
+    """Does what `losses` does where there are inner axes: vectors run along them, and over several classes if short."""
     loss = 0.0
     peaks, parts, values = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     totals, own_in_group = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.int32)
@@ -209,7 +213,7 @@ def _losses_of_columns(x, y, weight, peak, others, prob, row_start, row_stop, co
             own, rest = y[i, start : start + width], others[i, start : start + width]
             for k in range(classes):
                 for j in range(width):
-                    own_in_group[k * width + j] = own[j] - k  # the first class of the row in which k is the label's
+                    own_in_group[k * width + j] = own[j] - k  # the class that begins the row in which y is the k-th
             _add_columns(x, i, start, width, classes, row_peak, own_in_group, part, totals[: classes * width])
             for j in range(width):
                 peak[i, start + j], rest[j] = row_peak[j], totals[j]
@@ -274,7 +278,7 @@ def _repeat(values, width):
 
 @compiled()
 def _find_peaks(x, i, start, width, classes, peak):
-    """The largest score in each column, repeated for the classes of a row."""
+    """Writes the largest score of each column to `peak`, repeated for each class of a row."""
     for j in range(peak.size):
         peak[j] = -np.inf
     for c in range(0, x.shape[1], classes):
@@ -287,7 +291,7 @@ def _find_peaks(x, i, start, width, classes, peak):
 
 @compiled()
 def _add_columns(x, i, start, width, classes, peak, own_in_group, part, total):
-    """Σ exp(x − peak) over the classes but the label's, in the first `width` of `total`; `part` is working memory."""
+    """Writes Σ exp(x − peak) over all classes but y to the first `width` of `total`; `part` is working memory."""
     for j in range(total.size):
         total[j], part[j] = 0.0, _zero
     for c in range(0, x.shape[1], classes):
@@ -316,6 +320,6 @@ def _write_columns(x, i, start, width, classes, peak, factor, out):
 
 @compiled()
 def _gather(x, i, start, own, out):
-    """The labels' own scores; class 0's where ignored."""
+    """Copies each position's own score x_y to `out`; that of class 0 where ignored."""
     for j in range(own.size):
         out[j] = x[i, max(own[j], np.int32(0)), start + j]

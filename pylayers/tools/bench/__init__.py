@@ -24,7 +24,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status, 0.

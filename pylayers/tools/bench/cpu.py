@@ -1,17 +1,17 @@
 """`pylayers bench`: what each loss layer costs, alone, beside its built-in twin in the same process.
 
-Timed are the layers of the loss and nothing else in the net, forward and backward in turns, through pycaffe,
-whose call of a fraction of a microsecond is in both. A gradient goes to pred or to scores alone, as in training.
-The two take turns, so that what else the machine does falls on both.
+Only the layers of the loss are timed, forward and backward in turns. pycaffe calls them, which adds a fraction of a
+microsecond to both sides. Only pred, or scores, gets a gradient, as in training. The two sides take turns, so that
+whatever else the machine does falls on both.
 
-Where PyTorch is installed, it is timed after them, since its threads go on spinning for a while after each call, and so
-do OpenBLAS's after Caffe's. Beside it stands the Python layer alone, timed in the same way: nothing else runs.
+Where PyTorch is installed, it is timed after them: its threads go on spinning for a while after each call, as
+OpenBLAS's do after Caffe's. For comparison the Python layer is timed once more in the same way, while nothing else runs
+("alone").
 
-Bytes that must move, at 4 bytes an element: each blob that a formula needs read once and each result written
-once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one gradient.
-Softmax: forward reads the scores; backward reads them and writes their gradient. Divided by the bandwidth of a
-plain copy, measured beside, they give the shortest time that memory allows; a blob that fits in the cache can
-take less.
+The bytes that must move, at 4 bytes an element, are those of each blob that a formula needs, read once, and of each
+result, written once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one
+gradient. Softmax: forward reads the scores; backward reads them and writes their gradient. These bytes, divided by the
+bandwidth of a plain copy, give the shortest time that memory allows. A blob that fits in the cache can take less.
 """
 
 import functools
@@ -31,17 +31,17 @@ from pylayers.tools import device, report
 from pylayers.tools.twins import PAIRS, net_text
 
 CASES = [case for pair in PAIRS.values() for case in pair.timed]
-# The mean of the ratios is over the losses that a single built-in layer computes, and without small blobs,
-# where Python's own microseconds are all that a ratio shows.
+# The mean of the ratios is over the losses that a single built-in layer computes. It leaves out small blobs, where a
+# ratio shows nothing but Python's own microseconds.
 MEAN_PAIRS = ("euclidean", "softmax")
 MEAN_ELEMENTS = 100_000
-CALLS_SECONDS = 0.004  # one timing is the mean of as many calls as take that long
+CALLS_SECONDS = 0.004  # a timing is the mean of as many calls as fill this time
 COPY_BYTES = 2**27
 KINDS = ("forward", "backward")
 
 
 def run(options):
-    """The command on the CPU; returns and raises what `pylayers.tools.bench.run` does."""
+    """Runs the command on the CPU; `pylayers.tools.bench.run` has the arguments, the result and the errors."""
     device.use("cpu")
     cases = [case for case in CASES if not options.layer or case.pair in options.layer]
     with report.result_files(options) as (json_file, plot_file):
@@ -99,10 +99,15 @@ def copy_bandwidth():
 def time_case(case, repeat, torch=None):
     """Times the sides of a case in turns.
 
+    Args:
+        case: a `Case`.
+        repeat: the number of rounds; in each, every side has its turn.
+        torch: the module of PyTorch, or None.
+
     Returns:
-        A dict from side ("python" and "builtin"; where PyTorch is given, "torch", and "alone" for the Python layer once
-        more) to a dict from "forward" and "backward" ("both" for PyTorch) to the seconds of one call, a list with one
-        number for each round.
+        A dict from side to times. The sides are "python" and "builtin" and, where PyTorch is given, "torch", and
+        "alone" for the Python layer once more. The times are a dict from "forward" and "backward" ("both" for PyTorch)
+        to a list with the seconds of one call for each round.
     """
     calls = caffe_calls(case)
     times = _rounds(calls, repeat)
@@ -116,7 +121,7 @@ def _rounds(sides, repeat):
     """Times functions, a dict from side and kind, in `repeat` rounds; in each, every side has its turn."""
     numbers = {}
     for side, calls in sides.items():
-        _seconds(calls, 1)  # the first call makes what the later ones find
+        _seconds(calls, 1)  # a first call, as it allocates or compiles what the later ones use
         numbers[side] = max(1, round(CALLS_SECONDS / sum(_seconds(calls, 1).values())))
     times = {side: {kind: [] for kind in calls} for side, calls in sides.items()}
     for _ in range(repeat):
@@ -201,7 +206,7 @@ def torch_call(torch, case, device="cpu"):
 
 
 def bytes_moved(case):
-    """What forward and backward must read and write, in bytes: two numbers. See the module's docstring."""
+    """The bytes that forward and backward must move, two numbers, counted as the docstring of this module says."""
     first = 4 * math.prod(case.shape)
     if case.pair.startswith("softmax"):
         return first, 2 * first
@@ -212,8 +217,9 @@ def bytes_moved(case):
 def _row(case, times, bandwidth):
     """One case, a dict for JSON; times in microseconds.
 
-    ``overhead_us`` is the Python layer's median, forward and backward, less the twin's; ``ratio`` one divided by
-    the other; ``roofline`` the share of the time that the bytes would take at the bandwidth of a copy.
+    ``total_us`` is the sum of the medians of forward and backward, for each side. ``overhead_us`` is that of the Python
+    layer less that of the twin; ``ratio`` is the first divided by the second. ``roofline`` is the time that the bytes
+    would take at the bandwidth of a copy, as a share of the Python layer's time.
     """
     sides = {side: {kind: _quartiles(values) for kind, values in kinds.items()} for side, kinds in times.items()}
     total = {side: sum(kind["median_us"] for kind in kinds.values()) for side, kinds in sides.items()}
@@ -284,7 +290,7 @@ def _microseconds(value):
 
 
 def _relative_quartiles(row):
-    """Half the distance of the quartiles as a share of the median: the largest of the four timings."""
+    """Half the distance between the quartiles, as a share of the median; the largest of the four timings."""
     timings = [row[side][kind] for side in ("python", "builtin") for kind in KINDS]
     spreads = [(each["upper_quartile_us"] - each["lower_quartile_us"]) / (2 * each["median_us"]) for each in timings]
     return f"±{max(spreads):.0%}"

@@ -1,12 +1,14 @@
 """`pylayers bench --device gpu`: what each loss layer costs on a GPU, beside its built-in twin and PyTorch.
 
-Each call is timed by CUDA events, with the GPU's cache filled with something else before it.
+Each call is timed by CUDA events, after the GPU's cache has been filled with other data.
 
-``alone``: the layers of the loss called through pycaffe, one call at a time, the GPU idle before each; Caffe's own
-layers and its sum of the losses wait for the GPU, so that can only be measured so. It has the host's microseconds in
-it, as training has where the GPU is done before the host is. ``queued``: the layer's forward or backward called
-behind a kernel that keeps the GPU busy, so that the host is far ahead; that is the time of the kernels, and what the
-bandwidth is computed from, by the bytes that `bench.bytes_moved` counts. PyTorch is timed both ways.
+``alone``: the layers of the loss are called through pycaffe, one call at a time, and the GPU is idle before each.
+Caffe's own layers and its sum of the losses wait for the GPU, so there is no other way to measure them. The time
+includes the host's microseconds, as training does where the GPU is done before the host is.
+
+``queued``: the layer's forward or backward is called behind a kernel that keeps the GPU busy, so that the host is far
+ahead. That gives the time of the kernels. The bandwidth is computed from it and from the bytes that
+`bench.cpu.bytes_moved` counts. PyTorch is timed in both ways.
 """
 
 import functools
@@ -31,11 +33,11 @@ CASES = (
     Case("softmax", (16, 21, 256, 256)),
     Case("channel-sum", (16, 32, 128, 128), target=(16, 32, 128, 128)),
 )
-HOST_ELEMENTS = 10_000  # blobs up to this size are small: of those the host's time is shown
+HOST_ELEMENTS = 10_000  # up to this size a blob is small, and the host's time is shown
 COPY_BYTES = 2**30
 FLUSH_BYTES = 2**28
 QUEUE = 10  # calls behind one busy kernel
-# A GPU's clock gives 10⁹ cycles or so a second: 20 ms, in which the host calls QUEUE times with ease.
+# Some 20 ms at a GPU's clock of over 10⁹ cycles a second, in which the host makes QUEUE calls with ease.
 BUSY_CYCLES = 3 * 10**7
 BUSY = r"""
 extern "C" __global__ void busy(long long cycles) {
@@ -47,7 +49,7 @@ extern "C" __global__ void busy(long long cycles) {
 
 
 def run(options):
-    """The command on the GPU; returns and raises what `pylayers.tools.bench.run` does."""
+    """Runs the command on the GPU; `pylayers.tools.bench.run` has the arguments, the result and the errors."""
     child.call(device.use, "gpu", name="--device gpu")
     device.use("gpu")
     if runtime_gpu.backend.cupy is None:
@@ -64,6 +66,10 @@ def run(options):
 
 def measure(cases, repeat):
     """Times cases.
+
+    Args:
+        cases: a list of `Case`.
+        repeat: the number of rounds.
 
     Returns:
         A dict for JSON: ``rows``, one for each case, see `_row`; ``copy_gb_per_s``, ``machine``, ``gpu``.
@@ -115,7 +121,7 @@ class Timer:
 
     def alone(self, call):
         """The median of calls that begin when the GPU is idle."""
-        call()  # the first one makes what the later ones find
+        call()  # a first call, as it allocates or compiles what the later ones use
         return statistics.median(self._alone(call) for _ in range(self._repeat * QUEUE))
 
     def queued(self, call):
@@ -193,10 +199,11 @@ def _layer_calls(net):
 def _row(case, timer, torch, bandwidth):
     """One case, a dict for JSON; times in microseconds, medians.
 
-    ``total_us``: forward and backward of each side, alone; ``ratio``: Python's divided by the twin's. ``queued_us``:
-    of the kernels, by forward and backward; ``torch_queued_us`` of both; ``ratio_torch``: the one sum divided by the
-    other. ``roofline``: the share of the kernels' time that the bytes would take at the bandwidth of a copy.
-    ``host_us``: the host's time in a call, for small blobs, None for others.
+    ``total_us`` is the time of forward and backward for each side, measured alone; ``ratio`` is Python's divided by the
+    twin's. ``queued_us`` is the kernels' time for forward and for backward, ``torch_queued_us`` PyTorch's for both
+    together; ``ratio_torch`` is the sum of the former divided by the latter. ``roofline`` is the time that the bytes
+    would take at the bandwidth of a copy, as a share of the kernels' time. ``host_us`` is the host's time in a call for
+    small blobs, and None for others.
     """
     calls = bench.caffe_calls(case)
     sides = {side: {kind: timer.alone(call) * 1e6 for kind, call in kinds.items()} for side, kinds in calls.items()}

@@ -1,4 +1,4 @@
-"""`pylayers check-gradient`: a layer's backward held against differences of its forward."""
+"""`pylayers check-gradient`: compares a layer's backward with differences of its forward."""
 
 import os
 import re
@@ -91,7 +91,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status: 0 where the gradient is right, 1 where not or where forward cannot tell.
@@ -118,7 +118,10 @@ def run(options):
 
 
 def check(options):
-    """Checks the layer that the options name; in a child process, as Caffe ends the process for a wrong layer.
+    """Checks the layer that the options name. It runs in a child process, as Caffe ends the process for a wrong layer.
+
+    Args:
+        options: as for `run`.
 
     Returns:
         A `pylayers.gradient_check.Report`.

@@ -13,6 +13,9 @@ from pylayers.gradient_check.inputs import ask_for_labels, layer_class, layer_pa
 def by_name(options):
     """A layer by its class or type.
 
+    Args:
+        options: the command's parsed arguments.
+
     Returns:
         A LayerParameter.
 
@@ -38,6 +41,9 @@ def by_name(options):
 
 def in_net(options):
     """A layer of a net, and the values of its bottoms.
+
+    Args:
+        options: the command's parsed arguments.
 
     Returns:
         A LayerParameter, and a list of arrays.

@@ -1,4 +1,4 @@
-"""`pylayers compare`: two nets, or each layer and its built-in twins, held against each other."""
+"""`pylayers compare`: compares two nets, or each layer of the kit with its built-in twins."""
 
 from typing import NamedTuple, Optional
 
@@ -22,7 +22,7 @@ class Settings(NamedTuple):
     tolerance: float = 1e-6  # largest relative difference, of losses and of gradients
     seed: int = 1
     labels: tuple = ()  # pairs of an input and its number of classes
-    data: Optional[str] = None  # an HDF5 file
+    data: Optional[str] = None  # an HDF5 file with the values of the inputs
     repeat: int = 5  # timed runs
 
 
@@ -80,7 +80,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status: 0 within the tolerance, 1 not.

@@ -1,4 +1,4 @@
-"""`pylayers compare --all`: each layer of the kit against each of its built-in twins, over shapes and options.
+"""`pylayers compare --all`: compares each layer of the kit with its built-in twins, over shapes and options.
 
 Each case is judged by its difference from the twin. The two columns against float64 tell whose error that is.
 """
@@ -21,7 +21,18 @@ def cases():
 
 
 def run(options, settings):
-    """The command for all layers; returns and raises what `pylayers.tools.compare.run` does."""
+    """Runs the command for all layers.
+
+    Args:
+        options: the parsed arguments.
+        settings: `pylayers.tools.compare.Settings`.
+
+    Returns:
+        The exit status: 0 within the tolerance, 1 not.
+
+    Raises:
+        UserError: an output cannot be written, or the device cannot be used.
+    """
     with report.result_files(options) as (json_file, plot_file):
         rows = compare_all(cases(), settings)
         good = all(row["within_tolerance"] for row in rows)

@@ -1,8 +1,8 @@
-"""`pylayers compare`: two nets with the same inputs and the same loss tops, held against each other.
+"""`pylayers compare`: compares two nets with the same inputs and the same loss tops.
 
-Both run forward and backward on the same inputs and, where their layers and blobs have the same names and
-shapes, with the same parameters; each loss weight in them is multiplied by several factors in turn. What is
-compared is every loss, and the gradient of every blob that comes into the net from outside.
+Both run forward and backward on the same inputs. Layers that have the same name, and parameters of the same shapes, get
+the same parameters. Each loss weight is multiplied by several factors in turn. Every loss is compared, and the gradient
+of every blob that comes into the net from outside.
 """
 
 import functools
@@ -22,7 +22,7 @@ from pylayers.errors import UserError
 from pylayers.tools import device, report
 from pylayers.tools.compare import values
 
-# Left in a gradient that no layer writes; no gradient is that large.
+# Filled into each gradient before backward: it stays where no layer writes. No gradient is that large.
 _UNTOUCHED = np.finfo(np.float32).min
 # Edges of the error histograms, relative errors; what is smaller or larger counts in the first or last bin.
 BIN_EDGES = 10.0 ** np.arange(-12, 1.5, 0.5)
@@ -36,7 +36,18 @@ class Pass(NamedTuple):
 
 
 def run(options, settings):
-    """The command for two nets; returns and raises what `pylayers.tools.compare.run` does."""
+    """Runs the command for two nets.
+
+    Args:
+        options: the parsed arguments.
+        settings: `pylayers.tools.compare.Settings`.
+
+    Returns:
+        The exit status: 0 within the tolerance, 1 not.
+
+    Raises:
+        UserError: an input that cannot be used, or an output that cannot be written.
+    """
     names = options.a, options.b
     with report.result_files(options) as (json_file, plot_file):
         pair = [read.read(path, settings.phase) for path in names]
@@ -52,11 +63,13 @@ def run(options, settings):
 
 
 def try_out(texts, names, settings):
-    """Loads two nets, each alone, and runs them once, in a child process: Caffe ends it where a net is wrong.
+    """Loads two nets one after the other, and runs them once.
+
+    It is called in a child process, which Caffe ends where a net is wrong.
 
     Args:
         texts: the nets' prototxt texts.
-        names: of their files.
+        names: the names of their files.
         settings: `Settings`.
 
     Raises:
@@ -105,6 +118,11 @@ def compare(pair, settings):
 
 def one_pass(pair, settings, factor):
     """Loads both nets with their loss weights times `factor` and runs them once.
+
+    Args:
+        pair: two NetParameters.
+        settings: `Settings`.
+        factor: what each loss weight is multiplied by.
 
     Returns:
         The two nets and the `Pass` of each.
@@ -203,8 +221,8 @@ def _reference(param, net, factor):
 
     Args:
         param: the NetParameter of the net.
-        net: it, after a forward pass: the layers' bottoms are read from it.
-        factor: of its loss weights.
+        net: the net itself, after a forward pass: the values of the bottoms are read from it.
+        factor: what its loss weights have been multiplied by.
 
     Returns:
         A `Pass`.
@@ -221,7 +239,7 @@ def _reference(param, net, factor):
             for name, gradient in zip(layer.bottom, gradients):
                 if gradient is not None:
                     exact.gradients[name] = exact.gradients.get(name, 0) + factor * weight * gradient
-    # A blob that another layer takes has more to its gradient.
+    # Where another layer takes a blob too, the blob's gradient has another part, which is not known here.
     for layer in layers:
         if not layer.top or layer.top[0] not in exact.losses:
             for name in layer.bottom:
@@ -232,9 +250,9 @@ def _reference(param, net, factor):
 def _row(what, blob, factor, a, b, exact):
     """One comparison, a dict for JSON.
 
-    ``absolute`` is the largest absolute difference of two arrays, ``relative`` that relative to the largest
-    magnitude in either; ``float64_a`` and ``float64_b`` are relative differences from `exact`, None where that
-    is None; ``errors`` is the histogram over BIN_EDGES of the relative errors that are not 0.
+    ``absolute`` is the largest absolute difference of the two arrays; ``relative`` is that divided by the largest
+    magnitude in either. ``float64_a`` and ``float64_b`` are the relative differences from `exact`, None where that is
+    None. ``errors`` is the histogram over BIN_EDGES of the relative errors that are not 0.
     """
     absolute, relative, errors = _difference(a, b)
     return {

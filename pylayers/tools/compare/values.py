@@ -11,7 +11,8 @@ from pylayers.errors import UserError
 def of_inputs(pair, loaded, settings):
     """The values of the nets' input blobs.
 
-    Standard normal numbers, but for labels and for weights, which are positive; or what the HDF5 file holds.
+    They are what the HDF5 file of --data holds. Without one they are random: whole numbers for labels, positive numbers
+    for weights, and standard normal numbers for all else.
 
     Args:
         pair: two NetParameters.

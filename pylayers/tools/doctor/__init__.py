@@ -1,6 +1,6 @@
 """`pylayers doctor`: says what is wrong with Caffe, a net or a solver before Caffe ends with it, and what to write.
 
-Nothing here imports Caffe, which may be what is wrong; `check` and what it imports do, once it is known to work.
+Nothing here imports Caffe, which may be what is wrong. `check` and `read` do, once Caffe is known to work.
 """
 
 import textwrap
@@ -33,7 +33,7 @@ def run(options):
     """Runs the command.
 
     Args:
-        options: what `add_arguments` asks for.
+        options: the parsed arguments, as `add_arguments` declares them.
 
     Returns:
         The exit status: 0 where there is no error, 1 where there is one.
@@ -65,14 +65,14 @@ def examine(file=None, gpu=None):
     """Finds out what is wrong.
 
     Args:
-        file: of a net or a solver; None for Caffe alone.
-        gpu: what ``caffe train --gpu`` is to be given.
+        file: the path of a net or a solver; None for Caffe alone.
+        gpu: what is to be given to ``caffe train --gpu``, such as "0,1"; or None.
 
     Returns:
         A dict of facts about Caffe, a list of `finding.Finding`, and whether the file could be checked.
 
     Raises:
-        UserError: as `run`.
+        UserError: the file, or a net that it names, cannot be read or parsed.
     """
     if file:
         read_text(file)

@@ -35,7 +35,7 @@ def build(net, path):
         path: folders to search for modules first.
 
     Returns:
-        A list with one `Finding` at most: what Caffe says, at the layer that it was at.
+        A list with at most one `Finding`: Caffe's message, at the layer that Caffe was working on.
     """
     param = caffe_pb2.NetParameter()
     param.CopyFrom(net.param)
@@ -62,7 +62,7 @@ def build(net, path):
 
 
 def _last_words(answer):
-    """What the probe's `net` ended with, in a line, and the traceback, "" for none."""
+    """The message with which the probe's `net` ended, one line, and the traceback, "" for none."""
     logged = re.search(rf"{_TRACEBACK}(?:{_CHAIN}{_TRACEBACK})*", answer.log, re.MULTILINE | re.DOTALL)
     logged = logged[0] if logged else ""
     if answer.found:
@@ -78,7 +78,7 @@ _CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\
 
 
 def _remedy(says, layer):
-    """What to write where it is plain from what Caffe says; else nothing."""
+    """What to write, where Caffe's message makes that plain; "" where not."""
     unknown = re.search(r"Unknown layer type: (\w+)", says)
     if unknown:
         if unknown[1] in WITH_OPENCV:
@@ -93,13 +93,13 @@ def _remedy(says, layer):
 
 
 def _at_work(net, log):
-    """The layer that Caffe was at when it ended, by its log; None where that does not say."""
+    """The layer that Caffe was working on when it ended, taken from its log; None where the log does not tell."""
     names = {layer.param.name: index for index, layer in enumerate(net.layers)}
     at = 0
     for verb, name in re.findall(r"net\.cpp:\d+\] (Creating Layer|Setting up) (.*)", log):
-        if name in names:  # and no split that Caffe has put in
+        if name in names:  # it is not a split layer, which Caffe has put in
             at = names[name] + (verb == "Setting up")
-    # Before it makes any layer Caffe looks for blobs that nobody makes, and names who wants them.
+    # Before it makes any layer, Caffe looks for blobs that no layer makes, and names the layer that takes one.
     for name in re.findall(r"^F.*Unknown bottom blob .* \(layer '(.*)', bottom", log, re.MULTILINE):
         at = names.get(name, at)
     return net.layers[at] if at < len(net.layers) else None

@@ -1,4 +1,4 @@
-"""`pylayers doctor`: the nets of a file, held against all rules."""
+"""`pylayers doctor`: applies all rules to the nets of a file."""
 
 from pylayers.tools.doctor import environment, read, rules  # noqa: F401, they register the rules
 from pylayers.tools.doctor.build import build
@@ -16,7 +16,7 @@ def check(nets, gpus):
     Returns:
         A list of findings, each once.
     """
-    phases = {}  # of each finding, to say once what is wrong in both
+    phases = {}  # from each finding to its phases, so that what is wrong in both is said once
     modules, path = import_modules(nets.nets)
     for net in nets.nets:
         net.modules, net.gpus = modules, gpus

@@ -15,11 +15,11 @@ _PROBE = Path(__file__).with_name("probe.py")
 
 
 def ask(do, *arguments, first=()):
-    """Has `probe` do something in a child process, with Caffe's log of it.
+    """Calls a function of `probe` in a child process, with Caffe's log switched on.
 
     Args:
         do: the name of the probe's function.
-        *arguments: of that function.
+        *arguments: that function's arguments.
         first: folders to search for modules first.
 
     Returns:
@@ -30,8 +30,8 @@ def ask(do, *arguments, first=()):
     )
 
 
-# What a failed import of Caffe says: the rule, a pattern of the traceback or the log, what is wrong, what to do.
-# The first that matches; {1} stands for the pattern's group.
+# Causes of a failed import of Caffe: the rule, a pattern in the traceback or the log, what is wrong, and what to do.
+# The first that matches is reported; {1} stands for the pattern's group.
 _IMPORT_FAILURES = (
     (
         "caffe-library",
@@ -82,7 +82,7 @@ _IMPORT_FAILURES = (
         "pip install -r docker/requirements.txt in the clone of pylayers",
     ),
 )
-# In place of what the probe's `locate` finds, where it gives no answer: the import itself has more to say.
+# Used where the probe's `locate` gives no answer: the import itself then tells more.
 _NOT_LOCATED = {"folders": [], "binaries": [], "built_for": None}
 _FACTS = ("caffe", "numpy", "numba", "protobuf", "cuda", "python_layers")
 
@@ -91,8 +91,8 @@ def check_caffe():
     """Imports Caffe in a child process.
 
     Returns:
-        A dict of facts for JSON, and a list with what is wrong; nothing else can be checked where `is_usable` is
-        false of the latter.
+        A dict of facts for JSON, and a list of findings. Where `is_usable` is false for these, nothing else can be
+        checked.
     """
     located, answer = ask("locate").found or _NOT_LOCATED, ask("environment")
     facts = {"executable": sys.executable, "python": platform.python_version(), "folders": located["folders"]}
@@ -126,7 +126,7 @@ def import_failure(located, answer):
 
     Args:
         located: what the probe's `locate` found.
-        answer: of the probe's `environment`.
+        answer: the `child.Answer` of the probe's `environment`.
 
     Returns:
         A `Finding`, None where the import succeeded.
@@ -167,7 +167,7 @@ def import_failure(located, answer):
 
 
 def _said_by_import(text):
-    """A failure by its traceback and what else was written."""
+    """The `Finding` for a failed import, from its traceback and all else that was written."""
     for rule, pattern, message, write in _IMPORT_FAILURES:
         match = re.search(pattern, text)
         if match:
@@ -185,7 +185,7 @@ def _error(rule, found, write, detail=""):
 
 
 def gpus_of(option):
-    """The numbers of ``--gpu``; those that the driver knows for "all", or the first where it says nothing."""
+    """The numbers in ``--gpu``. For "all" they are those that the driver lists, or 0 where it lists none."""
     if option != "all":
         return [int(number) for number in option.split(",")]
     try:
@@ -232,8 +232,8 @@ def cupy_failure(answer, caffe_cuda):
     """What is wrong with CuPy, where Caffe's GPU mode works.
 
     Args:
-        answer: of the probe's `cupy`.
-        caffe_cuda: the CUDA that Caffe uses, such as 12; None where it is not known.
+        answer: the `child.Answer` of the probe's `cupy`.
+        caffe_cuda: the major version of the CUDA that Caffe uses, such as 12; None where it is not known.
 
     Returns:
         A `Finding`, a warning: without CuPy the losses run on the CPU, with the same results. None for nothing.

@@ -1,4 +1,4 @@
-"""What `pylayers doctor` finds, and the registry of the rules by which it does."""
+"""What `pylayers doctor` finds, and the registry of its rules."""
 
 import functools
 import inspect
@@ -8,9 +8,9 @@ from typing import Callable, NamedTuple, Optional
 class Finding(NamedTuple):
     """One thing that is wrong, and what to do about it."""
 
-    severity: str  # "error": it breaks, or does not do what it says; "warning": it may be meant
+    severity: str  # "error": it fails, or does not do what the file says; "warning": it may be meant
     found: str
-    write: str  # the line to write instead, or the command to run; "" where what was found says it all
+    write: str  # the line to write instead, or the command to run; "" where `found` says enough
     file: Optional[str] = None
     line: Optional[int] = None
     layer: Optional[str] = None
@@ -23,7 +23,7 @@ class Rule(NamedTuple):
 
     topic: str
     text: str
-    check: Optional[Callable] = None  # from a `net.Net` to findings; None where doctor finds it in another way
+    check: Optional[Callable] = None  # takes a `net.Net` and gives findings; None where doctor finds it in another way
     needs_shapes: bool = False
 
 
@@ -31,11 +31,11 @@ RULES = {}  # all rules, by name
 
 
 def rule(topic, needs_shapes=False):
-    """The decorator of a rule: a function from a `net.Net` that yields findings; its name is the rule's.
+    """The decorator of a rule: a function that takes a `net.Net` and yields findings. Its name is the rule's.
 
     Args:
-        topic: the section that the rule stands in.
-        needs_shapes: whether it asks for blobs' shapes, which are known where the net could be built.
+        topic: the section of docs/doctor.md that has the rule.
+        needs_shapes: whether the rule needs the blobs' shapes, which are known only once the net has been built.
     """
 
     def decorate(function):
@@ -53,6 +53,6 @@ def rule(topic, needs_shapes=False):
 
 
 def describe(topic, texts):
-    """Registers rules that are no functions: `texts` is a dict from name to text."""
+    """Registers rules that are no functions, under a topic: `texts` is a dict from a rule's name to its text."""
     for name, text in texts.items():
         RULES[name] = Rule(topic, inspect.cleandoc(text))

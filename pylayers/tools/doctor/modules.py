@@ -11,8 +11,8 @@ class Module(NamedTuple):
     """What the probe says of a module of Python layers."""
 
     imported: bool
-    names: list  # all that it has
-    classes: dict  # from class to what is known of it, see `probe`
+    names: list  # all names in it
+    classes: dict  # from the name of a class to what `probe.classes` finds out about it
     failure: str  # why it is not imported, in a line
     detail: str  # the traceback
     folder: str  # where it was found, if that is not where Caffe would search
@@ -21,8 +21,11 @@ class Module(NamedTuple):
 def import_modules(all_nets):
     """Imports the modules of all Python layers, each in a process of its own.
 
+    Args:
+        all_nets: a list of `net.Net`.
+
     Returns:
-        A dict from name to `Module`, and the folders to search first so that all that are there are found.
+        A dict from name to `Module`, and a list of folders: some modules are found only if these are searched first.
     """
     wanted, folders = {}, {}
     for net in all_nets:

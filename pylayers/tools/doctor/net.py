@@ -1,4 +1,4 @@
-"""`pylayers doctor`: a net as the rules see it: its layers in one phase, and what depends on what."""
+"""`pylayers doctor`: a net as the rules see it: its layers in one phase, and how they depend on each other."""
 
 from caffe.proto import caffe_pb2
 
@@ -12,12 +12,12 @@ class Layer:
 
     Attributes:
         param: the LayerParameter.
-        field: the text of it, a `Field`.
+        field: the layer's place in the prototxt text, a `Field`.
         sources: for each bottom the `Layer` that it comes from, or None.
-        asked: for each bottom, whether Caffe asks the layer for its gradient where it runs its backward.
+        asked: for each bottom, whether Caffe asks for its gradient when it runs the layer's backward.
         is_reached: whether the layer or one below it learns.
-        is_under_loss: whether a loss depends on it, another layer's.
-        runs_backward: whether Caffe runs its backward when it trains.
+        is_under_loss: whether another layer that is a loss depends on it.
+        runs_backward: whether Caffe runs the layer's backward in training.
     """
 
     def __init__(self, param, field, sources):
@@ -32,15 +32,15 @@ class Net:
     """A net in one phase, as Caffe filters it.
 
     Attributes:
-        path: of the file it stands in.
+        path: the path of the file that holds it.
         phase: "train" or "test".
-        param: the NetParameter, all layers in it, its state that of the phase.
-        field: the text of it, a `Field`.
+        param: the NetParameter, with the layers of both phases, and with the state of this phase.
+        field: the net's place in the prototxt text, a `Field`.
         layers: a `Layer` for each layer of the phase.
         weights: whether the solver names a file of weights.
         is_trained: whether it is the train net of a solver.
-        modules: what is known of each module of its Python layers, a dict from name to `modules.Module`; `check` finds
-            it out before any rule asks, as it does gpus.
+        modules: a dict from the name of each module of its Python layers to its `modules.Module`. `check` sets it, and
+            `gpus`, before it applies a rule.
         gpus: what ``--gpu`` says, or None.
         shapes: dict from blob to shape once the net has been built, else None.
     """
@@ -50,7 +50,7 @@ class Net:
         self.weights, self.is_trained = weights, is_trained
         self.param = caffe_pb2.NetParameter()
         self.param.CopyFrom(param)
-        # As Caffe's solver merges them.
+        # Merged in the order in which Caffe's solver does it.
         self.param.state.CopyFrom(caffe_pb2.NetState(phase=PHASES[phase]))
         self.param.state.MergeFrom(param.state)
         if state is not None:
@@ -66,7 +66,7 @@ class Net:
                 layer = Layer(param, field, [made.get(name) for name in param.bottom])
                 layers.append(layer)
                 made.update(dict.fromkeys(param.top, layer))
-        under_loss, wanted = set(), set()  # layers that a loss depends on; those whose gradient another layer gives
+        under_loss, wanted = set(), set()  # layers that a loss depends on; layers whose tops get a gradient
         for layer in reversed(layers):
             is_end = caffe_facts.is_loss(layer.param)
             layer.is_under_loss = layer in under_loss
@@ -84,7 +84,7 @@ class Net:
 
     @property
     def is_whole(self):
-        """Whether every bottom comes from somewhere."""
+        """Whether every bottom is the top of a layer, or an input of the net."""
         return all(
             source is not None or name in self.param.input
             for layer in self.layers
@@ -105,16 +105,24 @@ class Net:
         return [other for other in self.layers if layer in other.sources]
 
     def described(self, layer):
-        """What the probe says of a Python layer's class; None where the class cannot be had."""
+        """What the probe says of a Python layer's class; None where the class could not be imported."""
         module = self.modules.get(layer.param.python_param.module)
         return module and module.classes.get(layer.param.python_param.layer)
 
     def error(self, layer, path, found, write, detail=""):
-        """A `Finding` about a layer, at the line of the field that `path` leads to."""
+        """A `Finding` about a layer.
+
+        Args:
+            layer: the `Layer`.
+            path: the names of the fields that lead to the line, such as ("python_param", "module"); () for the layer's.
+            found: what is wrong.
+            write: what to write instead.
+            detail: a traceback.
+        """
         return Finding("error", found, write, self.path, layer.field.line_of(*path), layer.param.name, detail)
 
     def warning(self, layer, path, found, write, detail=""):
-        """As `error`, for what may be meant."""
+        """A `Finding` about what may be meant; the arguments are those of `error`."""
         return self.error(layer, path, found, write, detail)._replace(severity="warning")
 
 

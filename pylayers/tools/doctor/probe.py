@@ -1,7 +1,7 @@
 """What `pylayers doctor` tries out in a process of its own: imports, classes, nets. Any of it may end the process.
 
 `environment.ask` calls its functions in a child process. Their module path is that of `caffe train`: PYTHONPATH and the
-installed packages, without the current folder. So nothing of the kit is imported above, as it may not be there.
+installed packages, without the current folder. The kit may not be there, so this module imports nothing of it above.
 """
 
 import glob
@@ -13,21 +13,21 @@ import re
 import sys
 import traceback
 
-# What Caffe calls, each method with its parameters after self.
+# The methods that Caffe calls, each with its parameters after self.
 CALLED = {
     "setup": ("bottom", "top"),
     "reshape": ("bottom", "top"),
     "forward": ("bottom", "top"),
     "backward": ("top", "propagate_down", "bottom"),
 }
-# What LossLayer calls of its subclasses; their parameters are read from LossLayer itself.
+# The methods of subclasses that LossLayer calls; their parameters are read from LossLayer itself.
 CALLED_BY_LOSS_LAYER = ("forward_cpu", "backward_cpu", "forward_gpu", "backward_gpu")
-# What ArrayLossLayer calls of its subclasses, with xp and the bottoms: each with those of its methods that lead to it.
+# The methods of subclasses that ArrayLossLayer calls with xp and the bottoms, each with the methods that lead there.
 CALLED_BY_ARRAY_LOSS_LAYER = {"loss": ("forward", "forward_cpu"), "gradients": ("backward", "backward_cpu")}
 
 
 def locate():
-    """Looks for Caffe without importing it: another Python's may end the process."""
+    """Looks for Caffe without importing it: a Caffe for another Python may end the process."""
     spec = importlib.util.find_spec("caffe")
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = [path for folder in folders for path in sorted(glob.glob(os.path.join(glob.escape(folder), "_caffe*.so")))]
@@ -40,7 +40,7 @@ def locate():
 
 
 def environment():
-    """Imports Caffe; a dict of what it finds, ``traceback`` and ``error`` where the import fails."""
+    """Imports Caffe; returns a dict of facts about it, with ``traceback`` and ``error`` where the import fails."""
     try:
         caffe = importlib.import_module("caffe")
     except BaseException:  # sys.exit among it
@@ -76,7 +76,7 @@ def gpu(device):
 
 
 def cupy(device):
-    """Imports CuPy and computes with it; a dict with what came of it."""
+    """Imports CuPy and computes with it on a GPU, given by its number; returns a dict with what came of it."""
     try:
         module = importlib.import_module("cupy")
     except BaseException as error:
@@ -93,11 +93,11 @@ def cupy(device):
 
 
 def classes(module, layers):
-    """Imports a module of a net's.
+    """Imports a module that a net names.
 
     Args:
-        module: its name.
-        layers: dict from each class that the net takes of it to the param_strs that it gets.
+        module: the module's name.
+        layers: dict from the name of each class that the net takes from it to a list of that class's param_strs.
 
     Returns:
         A dict: ``traceback`` and ``error`` where the import fails, else ``names``, all that the module has, and
@@ -120,9 +120,15 @@ def classes(module, layers):
 
 
 def net(file, phase, level):
-    """Builds a net; a dict with the shape of each blob, or ``traceback`` and ``error`` of what a layer raises.
+    """Builds a net. Caffe logs each step, and may end the process.
 
-    Caffe logs what it is at, and may end the process.
+    Args:
+        file: the path of the prototxt file.
+        phase: caffe.TRAIN or caffe.TEST.
+        level: the level of the net's state.
+
+    Returns:
+        A dict with ``shapes``, the shape of each blob, or with ``traceback`` and ``error`` where a layer raises.
     """
     caffe = importlib.import_module("caffe")
     more = [level] if level else []  # an old pycaffe takes no level
@@ -134,19 +140,19 @@ def net(file, phase, level):
 
 
 def _raised():
-    """What is being handled: its ``traceback``, and of this the line with the exception as ``error``."""
+    """The exception being handled: its ``traceback`` and, as ``error``, the line of it that names the exception."""
     error = traceback.TracebackException(*sys.exc_info())
     for part in _chain(error):
-        # From the first line on that is neither here nor in importlib.
+        # The traceback begins with the first frame that is neither in this file nor in importlib.
         while part.stack and (part.stack[0].filename == __file__ or "importlib" in part.stack[0].filename):
             del part.stack[0]
-    # Before that line a SyntaxError has those of the code, indented; after it may come more of the message.
+    # A SyntaxError has indented lines of code before that line; more lines of the message may come after it.
     line = next(line for line in error.format_exception_only() if not line.startswith(" "))
     return {"traceback": "".join(error.format()), "error": line.partition("\n")[0]}
 
 
 def _chain(error):
-    """A TracebackException and those that it comes from, each once."""
+    """A TracebackException and those that led to it, each once."""
     parts = [error]
     for part in parts:
         parts += filter(None, (part.__cause__, part.__context__))
@@ -156,8 +162,8 @@ def _chain(error):
 def _built_for(path):
     """The Python whose library a _caffe binary asks for, such as "3.11"; None where it asks for none or is unreadable.
 
-    Imported into another Python it brings that library with it: two interpreters in one process, and an error that
-    says nothing of it.
+    Imported into another Python, such a binary loads that library: two interpreters in one process, and an error that
+    does not say so.
     """
     named = re.search(r"\.cpython-(\d)(\d+)", os.path.basename(path))
     if named:
@@ -172,7 +178,7 @@ def _built_for(path):
 
 
 def _cuda_in_use():
-    """The CUDA, as a number such as 12, whose runtime library this process has loaded; None for none."""
+    """The major version of the CUDA runtime library that this process has loaded, such as 12; None for none."""
     try:
         with open("/proc/self/maps") as maps:
             loaded = re.search(r"libcudart\.so\.(\d+)", maps.read())
@@ -195,7 +201,7 @@ def _describe(kind, param_strs):
         "param_str_errors": {},
     }
     if is_loss_layer:
-        # forward_cpu is not called where a subclass has a forward of its own, and so for the others.
+        # Where a subclass has its own forward, LossLayer does not call forward_cpu; likewise for the others.
         for name in CALLED_BY_LOSS_LAYER:
             caller, parameters = name.partition("_")[0], _parameters(loss_layer, name)
             if _owner(kind, caller) is loss_layer:
@@ -228,17 +234,17 @@ def _method(kind, name, expected, abstract=None, optional=0, misplaced=None):
 
     Args:
         kind: the class.
-        name: of the method.
-        expected: its parameters after self.
-        abstract: the class whose method of that name does not count.
-        optional: how many of the last parameters a call may lack; which calls there are, the net decides.
-        misplaced: a function that says whether parameters stand in another's place; `_swapped` by default.
+        name: the method's name.
+        expected: the parameters that it should have after self.
+        abstract: a class whose own method of that name does not count; None for no class.
+        optional: how many of the last parameters a call may leave out, which depends on the net.
+        misplaced: a function that says whether a parameter stands in another's place; `_swapped` by default.
 
     Returns:
         A dict with ``problem`` ("missing", "parameters" or None), ``found``, ``at`` and ``expected``.
     """
     owner = _owner(kind, name)
-    # caffe.Layer has a setup and a reshape, but they call the layer's own again, for ever.
+    # caffe.Layer has a setup and a reshape, but these only call the layer's again, without end.
     if owner in (None, abstract, importlib.import_module("caffe").Layer):
         return {"problem": "missing", "found": None, "at": None, "expected": expected}
     attribute = inspect.getattr_static(kind, name)
@@ -248,7 +254,7 @@ def _method(kind, name, expected, abstract=None, optional=0, misplaced=None):
     except (TypeError, ValueError):  # no Python code
         return {"problem": None, "found": None, "at": None, "expected": expected}
     if not isinstance(attribute, staticmethod):
-        parameters = parameters[1:]  # self; gone already where it is swallowed by *args
+        parameters = parameters[1:]  # leaves out self, or the *args that takes it
     code = getattr(function, "__code__", None)
     at = f"{code.co_filename}:{code.co_firstlineno}" if code else None
     counts = range(len(expected) - optional, len(expected) + 1)
@@ -277,14 +283,14 @@ def _takes(function, count, attribute):
 
 
 def _swapped(parameters, expected):
-    """True where parameters that are named after Caffe's own, such as bottoms, stand in another's place."""
+    """True where a parameter that has the name of one of Caffe's, or begins so, stands in another's place."""
     positional = _positional(parameters)
     roles = [next((role for role in expected if name.startswith(role.split("_")[0])), None) for name in positional]
     return any(role not in (None, right) for role, right in zip(roles, expected))
 
 
 def _lacks_xp(parameters, expected):
-    """True where xp stands further on than first, or a bottom in its place; all other names are free."""
+    """True where xp is a later parameter than the first, or a bottom is the first; all other names are free."""
     first, *others = _positional(parameters) or ["xp"]
     return first != "xp" and ("xp" in others or first in expected)
 

@@ -1,4 +1,4 @@
-"""`pylayers doctor`: the nets that a file stands for, a net or a solver."""
+"""`pylayers doctor`: reads the nets of a file, which is a net or a solver."""
 
 import os
 import re
@@ -37,7 +37,7 @@ describe(
 
 
 class Read(NamedTuple):
-    """What a file stands for."""
+    """The nets of a file, and what is wrong with the file itself."""
 
     nets: list
     findings: list
@@ -48,11 +48,14 @@ class Read(NamedTuple):
 def read(path):
     """Reads a net or a solver.
 
+    Args:
+        path: the file's path.
+
     Returns:
         A `Read`.
 
     Raises:
-        UserError: it, or a net that it names, cannot be read or parsed.
+        UserError: the file, or a net that it names, cannot be read or parsed.
     """
     text = read_text(path)
     field = fields_of(text)
@@ -67,7 +70,7 @@ def _read_net(path, text, field):
     if not param.layer and not param.layers:
         raise UserError(f"{path} is no net and no solver: it has no layer")
     both = [Net(path, phase, param, field) for phase in PHASES]
-    # What is made for one phase alone, such as a train_net, is not whole in the other.
+    # A net that is made for one phase alone, such as a train_net, is not whole in the other.
     return Read([net for net in both if net.is_whole] or both[:1], [], None, None)
 
 
@@ -110,10 +113,10 @@ class _Solver:
         return self._result([net for net in found if net])
 
     def _result(self, found):
-        # caffe train looks at a solver_mode that is written down; the default, GPU, is nobody's.
+        # As caffe train does: only a solver_mode that is written down counts, not the default, which is GPU.
         is_gpu = self.param.HasField("solver_mode") and self.param.solver_mode == caffe_pb2.SolverParameter.GPU
         device = self.param.device_id if is_gpu else None
-        findings = list(dict.fromkeys(self.findings))  # a net may be that of several phases
+        findings = list(dict.fromkeys(self.findings))  # one net may serve several phases
         return Read(found, findings, device, self.field.line_of("solver_mode") if is_gpu else None)
 
     def _net(self, name, index, phase, state):
@@ -131,7 +134,7 @@ class _Solver:
         return Net(value, phase, param, field, state, **more)
 
     def _missing(self, name, field, value):
-        """Caffe opens the net from the folder that it is started in, wherever the solver lies."""
+        """Reports a net that is not where Caffe looks: from the folder that it is started in, not from the solver's."""
         for folder in Path(self.path).resolve().parents:
             if (folder / value).exists():
                 self._error(

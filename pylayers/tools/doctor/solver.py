@@ -12,7 +12,7 @@ def settings(param, path, tests):
 
     Args:
         param: the SolverParameter.
-        path: of its file.
+        path: the path of its file.
         tests: the number of its test nets.
 
     Yields:
@@ -40,7 +40,7 @@ def settings(param, path, tests):
             f"a test net needs a test_interval, found {param.test_interval}",
             "test_interval: 500",
         )
-    # A folder is a prefix too, and so is the solver's name where there is none.
+    # The prefix may be a folder. Where there is none, Caffe takes the solver's path.
     prefix = param.snapshot_prefix or path
     folder = prefix if os.path.isdir(prefix) else os.path.dirname(prefix) or "."
     if (param.snapshot or param.snapshot_after_train) and not os.access(folder, os.W_OK):
@@ -54,7 +54,7 @@ def settings(param, path, tests):
 
 
 def _numbers(param):
-    """As `settings`, of numbers that are out of Caffe's range, which is not the same for each type."""
+    """Yields what `settings` does, for numbers out of Caffe's range, which depends on the solver's type."""
     if param.type in ("AdaGrad", "RMSProp") and param.momentum:
         found = f"momentum {param.momentum:g} with type {param.type}, which knows none, ends caffe train at the start"
         yield "error", "momentum", found, "momentum: 0, or no such line"

@@ -8,7 +8,7 @@ from pylayers.layer import LossLayer
 
 
 class GoodLayer(caffe.Layer):
-    """The names of the parameters are free, and so are more of them with a default."""
+    """Parameters may have any names, and there may be more of them, with a default."""
 
     def setup(self, bottoms, tops):
         pass
@@ -145,7 +145,7 @@ class FreeNamesLayer(ArrayLossLayer):
 
 
 class WeightLayer(ArrayL1LossLayer):
-    """It takes the optional bottom and does not do without."""
+    """Its loss takes the optional bottom, and cannot be called without it."""
 
     def loss(self, xp, pred, target, weight):
         return super().loss(xp, pred, target, weight)

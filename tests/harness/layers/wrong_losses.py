@@ -88,13 +88,13 @@ class AddedLayer(RightLayer):
 
 
 class AllConstantLayer(RightLayer):
-    """A loss that says of each bottom that it has no gradient."""
+    """A loss that declares each bottom a constant."""
 
     BOTTOMS = CONSTANTS = ("pred", "target")
 
 
 class SteepLayer(RightLayer):
-    """exp(3 pred), whose largest gradients have the wrong sign: few, but most of the gradient's norm."""
+    """exp(3 pred), whose largest gradients have the wrong sign: few elements, but most of the gradient's norm."""
 
     def forward(self, bottom, top):
         top[0].data[...] = np.sum(np.exp(3 * bottom[0].data)) / 3 / bottom[0].num

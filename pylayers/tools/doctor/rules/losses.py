@@ -30,7 +30,7 @@ def missing_loss_weights(net):
         if (net.described(layer) or {}).get("is_loss_layer") or "loss" in param.python_param.layer.lower():
             report = net.error
         elif any("loss" in name.lower() for name in (param.name, *param.top)):
-            # It may be a number to look at beside the loss, and no loss; but not where a solver's net has no other.
+            # It may be a number to look at, and no loss, unless a solver's net has no other loss.
             report = net.error if net.is_trained and not net.has_loss else net.warning
         else:
             continue
@@ -47,7 +47,7 @@ def no_loss(net):
     Why: no gradient comes from anywhere, and nothing is learnt.
     Write: ``loss_weight: 1`` in the layer whose top is to become small, or a layer such as EuclideanLoss.
     """
-    # What looks like a loss is for the rule before; the format before 2014 shows no layers here.
+    # `loss_weight` reports layers that look like losses. A net in the format before 2014 shows no layers here.
     if net.phase != "train" or net.has_loss or not net.layers or any(missing_loss_weights(net)):
         return
     candidate = next(filter(_may_be_loss, reversed(net.python_layers())), None)
@@ -90,7 +90,7 @@ def _may_be_loss(layer):
 
 
 def _is_for_training(layer):
-    """Whether it gives data, and that in phase TRAIN alone."""
+    """Whether a layer gives data, and does so for phase TRAIN."""
     phases = [rule.phase for rule in layer.param.include if rule.HasField("phase")]
     return not layer.param.bottom and caffe_pb2.TRAIN in phases
 

@@ -12,17 +12,17 @@ TOPIC = "Sums over channels"
 
 
 class _Fixed(NamedTuple):
-    """A 1×1 convolution to one channel that may be meant to sum channels, with weights that stay as they are."""
+    """A 1×1 convolution to one channel that may be meant to sum channels, with weights that stay the same."""
 
-    value: float  # of the filler
-    is_said: bool  # the filler's type stands in the net
-    is_frozen: bool
+    value: float  # the filler's value
+    is_said: bool  # whether the net has a weight_filler for it
+    is_frozen: bool  # whether its weights have lr_mult 0
     trains_bias: bool
-    is_before_loss: bool  # one that a channel sum is for
+    is_before_loss: bool  # whether an EuclideanLoss or a Python layer takes its top
 
 
 def _fixed(net, layer):
-    """A layer as `_Fixed`; None where it is no such convolution, or has weights to be learned."""
+    """A layer as `_Fixed`; None where it is no such convolution, or its filler is not constant."""
     param = layer.param.convolution_param
     sizes = [*param.kernel_size, *([param.kernel_h, param.kernel_w] if param.HasField("kernel_h") else [])]
     filler = param.weight_filler
