@@ -1,7 +1,9 @@
-"""The demo's table and picture."""
+"""The demo's tables and pictures."""
 
 import matplotlib
 import numpy as np
+import scores
+import segmentation_data
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -35,9 +37,30 @@ def print_table(pairs):
     for title, pair in pairs.items():
         difference = f"{largest_difference(*pair):.0e}"
         for kind, run in zip(("Python", "Caffe"), pair):
-            scores = ("–" if np.isnan(score) else f"{score:.3f}" for score in (run.accuracy, run.rare_recall))
-            table.add_row(title, kind, f"{run.losses[-1]:.6g}", difference, *scores, f"{1000 * run.step:.2f}")
+            found = ("–" if np.isnan(score) else f"{score:.3f}" for score in (run.accuracy, run.rare_recall))
+            table.add_row(title, kind, f"{run.losses[-1]:.6g}", difference, *found, f"{1000 * run.step:.2f}")
             title = difference = ""
+    Console().print(table)
+
+
+def print_classes(runs):
+    """Prints recall and IoU of each class of the segmentation net for each run, a dict from title to run."""
+    table = Table(
+        title="Recall and IoU of each class of the segmentation net, on test images",
+        caption="pixels: the class's share; IoU: intersection over union",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("class", no_wrap=True)
+    table.add_column("pixels", justify="right", no_wrap=True)
+    for measure in ("recall", "IoU"):
+        for title in runs:
+            table.add_column(f"{measure}\n{title}", justify="right", no_wrap=True)
+    matrices = [run.test.confusion for run in runs.values()]
+    pixels = matrices[0].sum(axis=1) / matrices[0].sum()
+    columns = [measure(matrix) for measure in (scores.recall, scores.iou) for matrix in matrices]
+    for index, name in enumerate(segmentation_data.CLASSES):
+        table.add_row(name, f"{pixels[index]:.1%}", *(f"{column[index]:.3f}" for column in columns))
     Console().print(table)
 
 
@@ -53,3 +76,28 @@ def plot(pairs, path):
     figure.savefig(path, dpi=120)
     plt.close(figure)
     print(f"loss curves: {path}")
+
+
+def plot_labels(runs, path, count=6):
+    """Draws test images that show the rare class, their labels, and what each run finds; ignored labels are grey."""
+    test = next(iter(runs.values())).test
+    shown = np.flatnonzero((test.label == segmentation_data.RARE).any(axis=(1, 2)))[:count]
+    rows = {"image": (test.image + 0.5).clip(0, 1).transpose(0, 2, 3, 1), "truth": _colours(test.label)}
+    rows.update({title: _colours(run.test.found) for title, run in runs.items()})
+    figure, axes = plt.subplots(len(rows), count, figsize=(1.3 * count, 1.3 * len(rows)), layout="constrained")
+    for line, (title, pictures) in zip(axes, rows.items()):
+        line[0].set_ylabel(title)
+        for axis, index in zip(line, shown):
+            axis.imshow(pictures[index])
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    print(f"images, labels and what the nets find: {path}")
+
+
+def _colours(label):
+    """A label map as a picture: black, orange and violet for the classes, grey for the label to ignore."""
+    colours = np.full((segmentation_data.IGNORE + 1, 3), 170, np.uint8)
+    colours[: len(segmentation_data.CLASSES)] = (0, 0, 0), (255, 170, 50), (170, 90, 255)
+    return colours[label.astype(int)]
