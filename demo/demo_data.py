@@ -1,5 +1,6 @@
 """The demo's data sets, made from scikit-learn's bundled digits and photographs, in Caffe's HDF5 format."""
 
+import io
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import segmentation_data
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from sklearn.datasets import load_digits, load_sample_images
+
+from pylayers.tools.report import named_errors, whole_file
 
 RARE_DIGITS = (7, 8, 9)
 RARE_SHARE = 0.08  # the share of the rare digits' training images that is kept
@@ -71,13 +74,21 @@ def _patches(random, count=2000):
 
 
 def _write(stem, data, label):
-    with h5py.File(f"{stem}.h5", "w") as file:
+    made = io.BytesIO()  # and not on the disk: HDF5 does not tell in one line that it is full
+    with h5py.File(made, "w") as file:
         file["data"] = data.astype(np.float32)
         file["label"] = label.astype(np.float32)
-    Path(f"{stem}.txt").write_text(f"{stem}.h5\n")
+    write_whole(f"{stem}.h5", made.getvalue())
+    write_whole(f"{stem}.txt", f"{stem}.h5\n".encode())
 
 
 def _write_matrix(path, net):
     """InfogainLoss's matrix, which has the class weights of a net's Python loss on its diagonal."""
     matrix = np.diag(class_weights(net))[np.newaxis, np.newaxis]
-    path.write_bytes(caffe.io.array_to_blobproto(matrix).SerializeToString())
+    write_whole(path, caffe.io.array_to_blobproto(matrix).SerializeToString())
+
+
+def write_whole(path, content):
+    """Writes bytes to a file, all of them or none; UserError says why not."""
+    with whole_file(path) as unfinished, named_errors(unfinished):
+        unfinished.write_bytes(content)

@@ -4,9 +4,8 @@ import matplotlib
 import numpy as np
 import scores
 import segmentation_data
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+from pylayers.tools import report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -24,44 +23,40 @@ def worst_difference(pairs):
 
 def print_table(pairs):
     """Prints two rows for each pair of runs, a dict from title to (Python, built-in)."""
-    table = Table(
-        title="Each net trained twice from the same seed",
-        caption="diff.: largest relative difference between the two losses along the way",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for column in ("net", "loss by"):
-        table.add_column(column, no_wrap=True)
-    for column in ("final loss", "diff.", "accuracy", "rare recall", "ms/step"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = []
     for title, pair in pairs.items():
         difference = f"{largest_difference(*pair):.0e}"
         for kind, run in zip(("Python", "Caffe"), pair):
             found = ("–" if np.isnan(score) else f"{score:.3f}" for score in (run.accuracy, run.rare_recall))
-            table.add_row(title, kind, f"{run.losses[-1]:.6g}", difference, *found, f"{1000 * run.step:.2f}")
+            rows.append([title, kind, f"{run.losses[-1]:.6g}", difference, *found, f"{1000 * run.step:.2f}"])
             title = difference = ""
-    Console().print(table)
+    report.print_table(
+        "Each net trained twice from the same seed",
+        ["net", "loss by", "final loss", "diff.", "accuracy", "rare recall", "ms/step"],
+        rows,
+        caption="diff.: largest relative difference between the two losses along the way",
+        left=2,
+    )
 
 
 def print_classes(runs):
     """Prints recall and IoU of each class of the segmentation net for each run, a dict from title to run."""
-    table = Table(
-        title="Recall and IoU of each class of the segmentation net, on test images",
-        caption="pixels: the class's share; IoU: intersection over union",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("class", no_wrap=True)
-    table.add_column("pixels", justify="right", no_wrap=True)
-    for measure in ("recall", "IoU"):
-        for title in runs:
-            table.add_column(f"{measure}\n{title}", justify="right", no_wrap=True)
-    matrices = [run.test.confusion for run in runs.values()]
-    pixels = matrices[0].sum(axis=1) / matrices[0].sum()
-    columns = [measure(matrix) for measure in (scores.recall, scores.iou) for matrix in matrices]
+    rows = []
     for index, name in enumerate(segmentation_data.CLASSES):
-        table.add_row(name, f"{pixels[index]:.1%}", *(f"{column[index]:.3f}" for column in columns))
-    Console().print(table)
+        for title, run in runs.items():
+            matrix = run.test.confusion
+            share = matrix[index].sum() / matrix.sum()
+            found = (f"{measure(matrix)[index]:.3f}" for measure in (scores.recall, scores.iou))
+            rows.append([name, title, f"{share:.1%}" if name else "", *found])
+            name = ""
+    print()
+    report.print_table(
+        "Each class of the segmentation net, on images that it was not trained with",
+        ["class", "loss by", "pixels", "recall", "IoU"],
+        rows,
+        caption="pixels: the class's share; IoU: intersection over union",
+        left=2,
+    )
 
 
 def plot(pairs, path):
@@ -73,7 +68,8 @@ def plot(pairs, path):
         axis.set(title=title, xlabel="iteration", yscale="log")
     np.atleast_1d(axes)[0].set_ylabel("training loss")
     np.atleast_1d(axes)[0].legend()
-    figure.savefig(path, dpi=120)
+    with report.whole_file(path) as unfinished, report.named_errors(unfinished):
+        figure.savefig(unfinished, dpi=120, format="png")
     plt.close(figure)
     print(f"loss curves: {path}")
 
@@ -91,7 +87,8 @@ def plot_labels(runs, path, count=6):
             axis.imshow(pictures[index])
         for axis in line:
             axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=120)
+    with report.whole_file(path) as unfinished, report.named_errors(unfinished):
+        figure.savefig(unfinished, dpi=120, format="png")
     plt.close(figure)
     print(f"images, labels and what the nets find: {path}")
 

@@ -2,7 +2,7 @@
 
 Run it from the root of the clone (`make demo` does). It downloads nothing, prints two tables, and
 writes curves.png and segmentation.png into build/demo. Exit status 1 if the loss curves of a pair differ by more
-than 1e-4.
+than 1e-4, 2 if a file cannot be written.
 """
 
 import argparse
@@ -27,6 +27,8 @@ import segmentation_data
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from rich.progress import Progress
+
+from pylayers.errors import UserError, system_message
 
 NETS = Path("prototxt/demo")
 OUTPUT = Path("build/demo")
@@ -113,7 +115,7 @@ def without_class_weights(path, folder):
     del options["class_weights"]
     loss.python_param.param_str = json.dumps(options)
     written = folder / f"{path.stem}_without_weights.prototxt"
-    written.write_text(text_format.MessageToString(net))
+    demo_data.write_whole(written, text_format.MessageToString(net).encode())
     return written
 
 
@@ -146,6 +148,21 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not NETS.is_dir():
         parser.error(f"there is no {NETS} here; run it from the root of the clone")
+    try:
+        return compare_all(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(system_message(error), file=sys.stderr)
+    return 2
+
+
+def compare_all(options):
+    """Trains all nets, prints the tables and draws the pictures; returns the exit status.
+
+    Raises:
+        UserError, OSError: a file cannot be written.
+    """
     demo_data.write_all(OUTPUT, NETS)
     pairs, unweighted = train_all(options.iterations)
     report.print_table(pairs)

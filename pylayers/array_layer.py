@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +19,9 @@ class ArrayLossLayer(LossLayer):
     the loss weight and ``propagate_down``, and reads and writes Caffe's memory. Class attributes, `options` and
     `shapes` are those of `LossLayer`.
 
-    On the GPU the arrays are Caffe's own memory, without a copy. Nothing waits for the GPU as long as the formulas turn
-    no array into a Python number: no ``float(...)``, and no ``if`` on values.
+    The arrays are Caffe's own memory, without a copy. On the CPU they are read-only: a formula that writes to them ends
+    in an error. On the GPU it would change the net, since CuPy has no read-only arrays. There nothing waits for the GPU
+    as long as the formulas turn no array into a Python number: no ``float(...)``, and no ``if`` on values.
 
     Example:
         >>> from pylayers.array_layer import ArrayLossLayer
@@ -76,13 +78,15 @@ class ArrayLossLayer(LossLayer):
 
     def forward_cpu(self, bottom, top):
         """The loss by NumPy."""
-        loss = self.loss(np, *[blob.data for blob in bottom])
+        with self._formula("loss"):
+            loss = self.loss(np, *map(_read_only, bottom))
         self.check_loss("loss", loss)
         return loss
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """The gradients by NumPy, times the loss weight."""
-        gradients = self._gradients(np, [blob.data for blob in bottom])
+        with self._formula("gradients"):
+            gradients = self._gradients(np, list(map(_read_only, bottom)))
         for index, gradient in gradients.items():
             if propagate_down[index]:
                 np.multiply(gradient, loss_weight, out=bottom[index].diff, casting="same_kind")
@@ -137,5 +141,25 @@ class ArrayLossLayer(LossLayer):
             )
         return dict(zip(indices, found))
 
+    @contextlib.contextmanager
+    def _formula(self, method):
+        """Says what is wrong where a formula writes to a bottom; NumPy's own words do not tell whose array it is."""
+        try:
+            yield
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise ValueError(
+                f"{type(self).__name__}: {method} writes to a bottom, which is Caffe's memory and read-only here; "
+                f"compute a new array, such as x = x - 1 in place of x -= 1 (NumPy: {error})"
+            ) from error
+
     def _arguments(self):
         return ", ".join(self.bottom_names())
+
+
+def _read_only(blob):
+    """A blob's data as an array that cannot be written to."""
+    array = blob.data.view()
+    array.flags.writeable = False
+    return array

@@ -58,6 +58,15 @@ def ignore_label(layer):
     return param.ignore_label if param.HasField("ignore_label") else None
 
 
+def draws_at_random(layer, phase):
+    """Whether one of Caffe's own layers that have bottoms draws random numbers; `phase` is "train" or "test"."""
+    if phase != "train":
+        return False
+    if layer.type == "Dropout":
+        return layer.dropout_param.dropout_ratio > 0
+    return layer.type == "Pooling" and layer.pooling_param.pool == layer.pooling_param.STOCHASTIC
+
+
 def learns(layer):
     """Whether one of Caffe's own layers has a parameter whose lr_mult is not 0; False for any Python layer."""
     kinds = {

@@ -48,6 +48,25 @@ class Choice:
         return "must be one of " + ", ".join(json.dumps(word) for word in self.words)
 
 
+class Boolean:
+    """JSON's true or false; 0, 1 and words are neither."""
+
+    rule = "must be true or false"
+
+    def __init__(self, default):
+        self.default = default
+
+    def check(self, value: Any) -> bool:
+        """Returns `value` if it is a bool.
+
+        Raises:
+            TypeError: it is anything else.
+        """
+        if not isinstance(value, bool):
+            raise TypeError(self.rule)
+        return value
+
+
 class Integer:
     """A whole number that float32, Caffe's type of label, can tell from its neighbours; no decimal point."""
 
@@ -136,7 +155,7 @@ def parse(text: str, options: dict[str, Kind]) -> SimpleNamespace:
 
     Args:
         text: the param_str; empty or blank means all defaults.
-        options: what the layer takes, a dict from key to `Choice`, `Integer`, `Number` or `Numbers`.
+        options: what the layer takes, a dict from key to `Choice`, `Boolean`, `Integer`, `Number` or `Numbers`.
 
     Returns:
         A namespace with one attribute per option, given or default.

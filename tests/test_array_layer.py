@@ -117,6 +117,17 @@ def test_a_forgotten_formula_says_so(name, error, message):
         run(python_layer(name, list(bottoms), module="user_losses"), bottoms)
 
 
+@pytest.mark.parametrize(("name", "method"), [("InPlaceLossLayer", "loss"), ("InPlaceGradientsLayer", "gradients")])
+def test_a_formula_that_writes_to_its_bottoms_fails_at_once(name, method):
+    bottoms = LOSSES["a user's"].bottoms(4)
+    before = bottoms["pred"].copy()
+    with pytest.raises(
+        ValueError, match=rf"{name}: {method} writes to a bottom, .* x = x - 1 in place of x -= 1 \(NumPy: .*read-only"
+    ):
+        run(python_layer(name, list(bottoms), module="user_losses"), bottoms)
+    np.testing.assert_array_equal(bottoms["pred"], before)
+
+
 # GPU mode, as far as it goes without a GPU: tests/gpu has the rest.
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pylayers.params import Choice, Integer, Numbers, parse
+from pylayers.params import Boolean, Choice, Integer, Numbers, parse
 
 OPTIONS = {"axis": Integer(1), "normalization": Choice("VALID", "FULL"), "class_weights": Numbers(None)}
 
@@ -74,6 +74,19 @@ def test_rejects(text, error, message):
     with pytest.raises(error) as raised:
         parse(text, OPTIONS)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_boolean(text, value):
+    assert parse(f'{{"squared": {text}}}', {"squared": Boolean(False)}).squared is value
+    assert parse("", {"squared": Boolean(value)}).squared is value
+
+
+@pytest.mark.parametrize("text", ["1", "0", '"true"', "null", "[true]"])
+def test_boolean_takes_nothing_else(text):
+    with pytest.raises(TypeError) as raised:
+        parse(f'{{"squared": {text}}}', {"squared": Boolean(False)})
+    assert str(raised.value) == f'param_str key "squared" must be true or false, found {text}'
 
 
 def test_a_layer_without_options_says_so():

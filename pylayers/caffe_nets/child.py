@@ -7,6 +7,7 @@ losses have such threads.
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,4 +153,7 @@ def reason(log, status):
     for line in lines:
         if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line):
             return line
+    folder = tempfile.gettempdir()
+    if not lines and not shutil.disk_usage(folder).free:
+        return f"the disk with {folder} is full, so that nothing can be tried; TMPDIR names another folder"
     return f"Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")

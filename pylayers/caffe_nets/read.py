@@ -4,7 +4,8 @@ import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from pylayers.caffe_facts import loss_weights
+from pylayers.caffe_facts import is_loss, loss_weights
+from pylayers.caffe_nets.labels import kits_class
 from pylayers.caffe_nets.text import read_text
 from pylayers.errors import UserError
 
@@ -37,14 +38,24 @@ def parse(text, phase, name="the net"):
     """Makes a NetParameter from prototxt text, as `read` does from a file. `name` begins the error messages."""
     param = _parse_layers(text, name)
     kept = [layer for layer in param.layer if included(layer, param.state, PHASES[phase])]
-    if not any(map(loss_weights, kept)):
+    if not any(map(is_loss, kept)):
         raise UserError(
             f"{name} has no loss in phase {phase.upper()}: "
             "no layer has a loss_weight, and none is a loss of Caffe's own"
         )
+    _name_tops_of_losses(kept)
     del param.layer[:]
     param.layer.extend(kept)
     return param
+
+
+def _name_tops_of_losses(layers):
+    """Gives a top to each of Caffe's own losses that has none, which Caffe would do without telling its name."""
+    taken = {top for layer in layers for top in layer.top}
+    for layer in layers:
+        if is_loss(layer) and not layer.top:
+            layer.top.append(next(name for name in (layer.name, f"{layer.name}_loss") if name not in taken))
+            taken.update(layer.top)
 
 
 def _parse_layers(text, name):
@@ -81,9 +92,20 @@ def included(layer, state, phase):
     return any(map(meets, layer.include)) if layer.include else not any(map(meets, layer.exclude))
 
 
-def lead_to_loss(layers):
-    """The losses, the layers that they depend on, and the layers without bottoms."""
-    wanted, kept = set(), []
+def unweighted_losses(param):
+    """The losses of a net whose loss weight is 0, a set of tops; not those that another layer takes."""
+    taken = {bottom for layer in param.layer for bottom in layer.bottom}
+    found = set()
+    for layer in param.layer:
+        is_loss = layer.type.endswith("Loss") or kits_class(layer) or (layer.type == "Python" and layer.loss_weight)
+        if is_loss and layer.top and not loss_weights(layer) and layer.top[0] not in taken:
+            found.add(layer.top[0])
+    return found
+
+
+def lead_to_loss(layers, also=()):
+    """The losses, the layers that they and the blobs in `also` depend on, and the layers without bottoms."""
+    wanted, kept = set(also), []
     for layer in reversed(layers):
         if not layer.bottom or loss_weights(layer) or wanted & set(layer.top):
             kept.append(layer)
@@ -91,8 +113,8 @@ def lead_to_loss(layers):
     return kept[::-1]
 
 
-def with_loss_weight(param, factor):
-    """Copies the layers of a NetParameter that lead to a loss, with each loss weight times `factor`.
+def with_loss_weight(param, factor, also=()):
+    """Copies the layers of a NetParameter that lead to a loss, or to a blob in `also`; each loss weight times `factor`.
 
     The copy has force_backward, so that gradients come down to the inputs.
     """
@@ -100,7 +122,7 @@ def with_loss_weight(param, factor):
     scaled.CopyFrom(param)
     scaled.force_backward = True
     del scaled.layer[:]
-    scaled.layer.extend(lead_to_loss(param.layer))
+    scaled.layer.extend(lead_to_loss(param.layer, also))
     for layer in scaled.layer:
         weights = loss_weights(layer)
         if weights:

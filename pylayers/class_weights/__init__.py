@@ -15,6 +15,8 @@ from pylayers.losses.labels import expected
 from pylayers.params import Integer
 from pylayers.runtime.progress import progress_bar
 
+USUAL_IGNORE_LABELS = (255, -1)
+
 
 def median_frequency(
     labels: str | os.PathLike | np.ndarray | Iterable, classes: int, ignore_label: int | None = None
@@ -67,9 +69,9 @@ def median_frequency(
     >>> net.scores = caffe.layers.Input(shape=dict(dim=[2, 3, 2, 2]))
     >>> net.label = caffe.layers.Input(shape=dict(dim=[2, 2, 2]))
     >>> net.loss = python_loss(
-    ...     pylayers.WeightedSoftmaxLossLayer, net.scores, net.label, class_weights=weights.tolist())
+    ...     pylayers.WeightedSoftmaxLossLayer, net.scores, net.label, class_weights=weights, normalization="WEIGHT_SUM")
     >>> net.to_proto().layer[2].python_param.param_str
-    '{"class_weights": [0.8, 2.0, 1.0]}'
+    '{"class_weights": [0.8, 2.0, 1.0], "normalization": "WEIGHT_SUM"}'
     """
     counts = count(labels, classes, ignore_label)
     if counts.absent():
@@ -156,6 +158,10 @@ class ClassCounts:
         frequencies = self.frequencies()
         return np.nan_to_num(np.nanmedian(frequencies) / frequencies, nan=0.0)
 
+    def mean_weight(self):
+        """The mean of the weights of all labels: what "VALID" multiplies the loss by that "WEIGHT_SUM" gives."""
+        return float(self.pixels @ self.weights() / self.pixels.sum())
+
     def absent(self):
         """A list of the classes that never occur, without `ignore_label`."""
         return [int(index) for index in np.flatnonzero(self.pixels == 0) if index != self.ignore_label]
@@ -186,5 +192,12 @@ class ClassCounts:
             raise ValueError(
                 f"{where} holds {labels[place].item()} at {(place[0] + first, *place[1:])}; "
                 + expected(self.classes, self.ignore_label)
+                + self._ignore_hint(labels[place].item())
             )
         return counted
+
+    def _ignore_hint(self, found):
+        """A question for a label that usually marks pixels that do not count, where none is ignored."""
+        if self.ignore_label is not None or found not in USUAL_IGNORE_LABELS:
+            return ""
+        return f"; if {found:g} marks what does not count: --ignore-label {found:g} (in Python: ignore_label={found:g})"

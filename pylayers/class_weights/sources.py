@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
-from pylayers.runtime.optional import need
+from pylayers.runtime.optional import need, why_unread
 
 # Labels read at a time, or one image where that has more; so many that the work for each batch does not show.
 BATCH = 2**20
@@ -123,7 +123,7 @@ def _hdf5_source(path, name):
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            raise UserError(f"cannot read {path}{listed}: {_why_unread(path, error)}") from None
+            raise UserError(f"cannot read {path}{listed}: {why_unread(path, error)}") from None
         with file:
             found = file.get(name) if name else None
             if not isinstance(found, h5py.Dataset):
@@ -147,15 +147,6 @@ def _hdf5_source(path, name):
         with opened(each) as labels:
             items += len(labels)
     return Source(items, batches())
-
-
-def _why_unread(path, error):
-    """Why HDF5 does not open a file, in a few words; HDF5's own message is a paragraph on its C functions."""
-    if isinstance(error, PermissionError):
-        return os.strerror(error.errno)
-    if os.path.isdir(path):
-        return "it is a folder"
-    return "it is no HDF5 file" if os.path.exists(path) else "there is no such file"
 
 
 def _lmdb_source(path, part):

@@ -43,7 +43,8 @@ def module(name):
 def compiled(**flags):
     """The decorator that compiles a loop, so that it runs without the GIL.
 
-    What is compiled is kept on disk where a folder for that can be written.
+    What is compiled is kept on disk where a folder for that can be written. A file there that is cut short is compiled
+    anew, and a disk that is full costs a warning: Numba alone would end the training in both cases.
 
     Args:
         **flags: more arguments of `numba.njit`, such as ``fastmath={"reassoc"}``.
@@ -52,8 +53,47 @@ def compiled(**flags):
 
     def decorate(function):
         try:
-            return numba.njit(function, nogil=True, error_model="numpy", cache=True, **flags)
+            dispatcher = numba.njit(function, nogil=True, error_model="numpy", cache=True, **flags)
+            dispatcher._cache = _sturdy_cache()(function)
         except RuntimeError:  # neither this file's folder nor the user's can be written
             return numba.njit(function, nogil=True, error_model="numpy", **flags)
+        return dispatcher
 
     return decorate
+
+
+@functools.cache
+def _sturdy_cache():
+    """The class of Numba's cache on disk, with no errors."""
+    from numba.core.caching import FunctionCache
+
+    class SturdyCache(FunctionCache):
+        def load_overload(self, sig, target_context):
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # of pickle, for a file that is cut short
+                return None
+
+        def save_overload(self, sig, data):
+            try:
+                try:
+                    super().save_overload(sig, data)
+                except OSError:
+                    raise
+                except Exception:  # the list of what is there is cut short: begin a new one
+                    self.flush()
+                    super().save_overload(sig, data)
+            except OSError as error:
+                _warn_of_cache(self.cache_path, error.strerror)
+
+    return SturdyCache
+
+
+@functools.cache
+def _warn_of_cache(folder, reason):
+    """Warns once for each folder and reason."""
+    warnings.warn(
+        f"loops are compiled anew in each run, since Numba's cache in {folder} cannot be written: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )

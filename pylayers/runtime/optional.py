@@ -1,6 +1,7 @@
-"""Imports of packages that not every install has."""
+"""Packages that not every install has: how they are imported, and what is wrong with a file of theirs."""
 
 import importlib
+import os
 
 from pylayers.errors import UserError
 
@@ -23,3 +24,19 @@ def need(module, extra):
         raise UserError(
             f"{error.name} is not installed; pip install '.[{extra}]' in the clone of pylayers brings it"
         ) from None
+
+
+def why_unread(path, error):
+    """Why h5py does not open a file, in a few words; HDF5's own message is a paragraph on its C functions.
+
+    Args:
+        path: the file.
+        error: the OSError.
+    """
+    if isinstance(error, PermissionError):
+        return os.strerror(error.errno)
+    if os.path.isdir(path):
+        return "it is a folder"
+    if not os.path.exists(path):
+        return "there is no such file"
+    return "it is cut short" if "truncated file" in str(error) else "it is no HDF5 file"

@@ -37,6 +37,13 @@ def png(text):
     return text
 
 
+def picture(text):
+    """The name of a PNG, SVG or PDF file."""
+    if not text.lower().endswith((".png", ".svg", ".pdf")):
+        raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf, found {text!r}")
+    return text
+
+
 def gpus(text):
     """GPU numbers as `caffe train --gpu` takes them."""
     if text != "all" and not all(number.isdecimal() for number in text.split(",")):

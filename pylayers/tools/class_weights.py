@@ -68,6 +68,7 @@ def run(options):
                 "classes": counts.classes,
                 "ignore_label": counts.ignore_label,
                 "class_weights": weights.tolist(),
+                "mean_weight": counts.mean_weight(),
                 "frequencies": counts.frequencies().tolist(),
                 "pixels": counts.pixels.tolist(),
                 "images": counts.images.tolist(),
@@ -89,7 +90,18 @@ def _print(source, counts, weights):
         ],
         left=0,
     )
-    options = {"class_weights": rounded}
+    print(_effect_of_valid(counts.mean_weight()))
+    options = {"class_weights": rounded, "normalization": "WEIGHT_SUM"}
     if counts.ignore_label is not None:
         options["ignore_label"] = counts.ignore_label
     print(f"param_str: '{json.dumps(options)}'")  # not by rich, which would break the line
+
+
+def _effect_of_valid(mean):
+    """What the layer's default normalization would do to the learning rate, in words; `mean` is the mean weight."""
+    if f"{mean:.2g}" == "1":
+        return 'The mean weight of these labels is 1, so that "VALID", the default, would do as "WEIGHT_SUM" does.'
+    return (
+        f'The mean weight of these labels is {mean:.2g}. "VALID", the default, would make the loss and its gradient\n'
+        f'{mean:.2g} times as large, as base_lr × {mean:.2g} does. "WEIGHT_SUM" leaves the learning rate as it is.'
+    )

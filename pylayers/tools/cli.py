@@ -6,8 +6,8 @@ import os
 import sys
 
 import pylayers
-from pylayers.errors import UserError, first_line
-from pylayers.tools import arguments
+from pylayers.errors import UserError, first_line, system_message
+from pylayers.tools import arguments, report
 
 # The command, its module in `pylayers.tools`, and whether it needs Caffe to run. None needs it for its help.
 COMMANDS = (
@@ -32,13 +32,20 @@ def main(command_line=None):
     if command_line is None:
         os.environ.setdefault("GLOG_minloglevel", "2")  # warnings and errors only; Caffe reads it at import
     options = parser().parse_args(command_line)
+    mistake = None
     try:
         if options.needs_caffe:
             _import_caffe()
-        return options.run(options)
-    except (UserError, OSError) as error:
-        print(f"pylayers {options.command}: {error}", file=sys.stderr)
+        status = options.run(options)
+    except UserError as error:
+        mistake = str(error)
+    except OSError as error:
+        mistake = system_message(error)
+    mistake = report.unwritten() or mistake
+    if mistake:
+        print(f"pylayers {options.command}: {mistake}", file=sys.stderr)
         return 2
+    return status
 
 
 def parser():

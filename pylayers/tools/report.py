@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 
 from pylayers.errors import UserError
@@ -35,7 +36,8 @@ def whole_file(path):
     if final.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file")
     if final.exists() and not final.is_file():
-        yield final
+        with _written_as(path, final):
+            yield final
         return
     final = final.resolve()  # a link stays a link
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
@@ -44,10 +46,31 @@ def whole_file(path):
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     try:
-        yield temporary
+        with _written_as(path, temporary):
+            yield temporary
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written_as(path, written):
+    """Turns the OSError that `named_errors` has given the path `written` into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename != str(written):
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def named_errors(path):
+    """Puts a file's path into the OSError of a write to it, as of a full disk: Python tells it of an open alone."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 @contextlib.contextmanager
@@ -72,7 +95,8 @@ def result_files(options):
 def write_json(path, result):
     """Writes a result as JSON, numbers that JSON lacks (NaN, infinity) as null; does nothing where `path` is None."""
     if path is not None:
-        path.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        with named_errors(path):
+            path.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _finite(value):
@@ -83,24 +107,57 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(title, columns, rows, caption="", left=1):
-    """Prints a table, its first `left` columns justified to the left, the others to the right."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+WIDTH = 100  # of tables, in columns of a terminal
 
-    # Wide enough that rich cuts off no row; the terminal wraps one that is too long for it.
-    console = Console(width=max(Console().width, 200))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # as plain text, since a name may hold what rich takes for markup
-    console.print(Text(title))
-    console.print(table)
-    if caption:
-        console.print(Text(caption))
+
+def print_table(title, columns, rows, caption="", left=1):
+    """Prints a table, its first `left` columns justified to the left, the others to the right.
+
+    Lines end where their text ends. A cell in the first column goes on in the next line where a row would have more
+    than `WIDTH` columns.
+    """
+    print("\n".join(line.rstrip() for line in [title, *_table(columns, rows, left), *caption.splitlines()]))
+
+
+def _table(columns, rows, left):
+    """The lines of a table."""
+    from rich.cells import cell_len, chop_cells  # which count the columns that a text takes on a terminal
+
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows)]
+    room = WIDTH - 1 - sum(widths[1:]) - 2 * (len(widths) - 1)
+    widths[0] = min(widths[0], max(room, 20))
+
+    def line(cells):
+        padded = []
+        for index, (cell, width) in enumerate(zip(cells, widths)):
+            space = " " * (width - cell_len(cell))
+            padded.append(cell + space if index < left else space + cell)
+        return " " + "  ".join(padded)
+
+    yield ""
+    yield line(columns)
+    yield " " + "─" * (sum(widths) + 2 * (len(widths) - 1))
+    for first, *others in rows:
+        pieces = chop_cells(first, widths[0]) or [""]
+        yield line([pieces[0], *others])
+        yield from (f"   {piece}" for piece in pieces[1:])
+    yield ""
+
+
+def unwritten():
+    """Writes out what has been printed to stdout.
+
+    Returns:
+        None, or why stdout cannot be written, as where it goes to a file on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try once more at its end, and print a traceback.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"cannot write to stdout: {error.strerror}"
+    return None
 
 
 def pyplot():

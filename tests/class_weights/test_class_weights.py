@@ -181,8 +181,22 @@ def test_rejects_a_label(value, shown):
 
 
 def test_rejects_255_where_it_is_not_ignored():
-    with pytest.raises(ValueError, match=r"^the array holds 255 at \(.*; a label must be a whole number from 0 to 4$"):
+    with pytest.raises(
+        ValueError, match=r"^the array holds 255 at \(.*; a label must be a whole number from 0 to 4; if "
+    ):
         median_frequency(MAPS, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [(255, "255"), (255.0, "255"), (-1, "-1"), (254, None), (255.5, None), (np.nan, None)]
+)
+def test_a_label_that_usually_marks_what_does_not_count_is_asked_for(value, hint):
+    with pytest.raises(ValueError, match="the array holds") as raised:
+        median_frequency(np.array([0, 1, value]), 3)
+    expected = f"; if {hint} marks what does not count: --ignore-label {hint} (in Python: ignore_label={hint})"
+    assert str(raised.value).endswith(expected if hint else "a label must be a whole number from 0 to 2")
+    with pytest.raises(ValueError, match=r"or 9 \(ignore_label\)$"):  # one label alone can be ignored
+        median_frequency(np.array([0, 1, value]), 3, 9)
 
 
 def test_the_place_of_a_wrong_label_is_its_place_in_the_whole(monkeypatch):
@@ -387,7 +401,9 @@ def test_command(tmp_path, capsys):
     assert printed.err == "pylayers class-weights: class 3 never occurs; its weight is 0\n"
     # freq = 10/15, 1/4, 4/8, none.
     *_, last = printed.out.splitlines()
-    assert last == """param_str: '{"class_weights": [0.75, 2.0, 1.0, 0.0], "ignore_label": 255}'"""
+    assert last == (
+        """param_str: '{"class_weights": [0.75, 2.0, 1.0, 0.0], "normalization": "WEIGHT_SUM", "ignore_label": 255}'"""
+    )
     rows = [line.split() for line in printed.out.splitlines()]
     for row in (["class", "pixels", "images", "weight"], ["0", "10", "4", "0.75"], ["1", "1", "1", "2"]):
         assert row in rows
@@ -395,6 +411,10 @@ def test_command(tmp_path, capsys):
     assert result["class_weights"] == pytest.approx([0.75, 2, 1, 0], rel=1e-15)
     assert result["frequencies"] == [pytest.approx(10 / 15), 0.25, 0.5, None]
     assert result["pixels"] == [10, 1, 4, 0]
+    assert result["mean_weight"] == pytest.approx((10 * 0.75 + 2 + 4) / 15)
+    assert '"VALID", the default, would make the loss and its gradient\n0.9 times as large, as base_lr × 0.9' in (
+        printed.out
+    )
     assert result["images"] == [4, 1, 2, 0]
 
 
@@ -403,8 +423,34 @@ def test_command_with_one_label_an_item(tmp_path, capsys):
         file["label"] = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2], np.float32)
     assert command(f"{tmp_path}/labels.h5:label", "--classes", 3) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == """param_str: '{"class_weights": [0.333333, 1.0, 2.0]}'"""
+    assert lines[-1] == """param_str: '{"class_weights": [0.333333, 1.0, 2.0], "normalization": "WEIGHT_SUM"}'"""
     assert ["class", "labels", "weight"] in [line.split() for line in lines]
+
+
+def test_the_mean_weight_is_what_valid_does_to_the_loss(tmp_path, capsys):
+    """The layer's loss by VALID is the mean weight times that by WEIGHT_SUM."""
+    labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
+    np.save(tmp_path / "labels.npy", labels)
+    assert command(tmp_path / "labels.npy", "--classes", 3) == 0
+    printed = capsys.readouterr().out
+    options = json.loads(printed.splitlines()[-1].removeprefix("param_str: '").removesuffix("'"))
+    loss = {}
+    for normalization in ("VALID", options["normalization"]):
+        net = caffe.NetSpec()
+        net.scores, net.label = L.Input(shape={"dim": [100, 3]}), L.Input(shape={"dim": [100]})
+        options["normalization"] = normalization
+        net.loss = python_loss(pylayers.WeightedSoftmaxLossLayer, net.scores, net.label, **options)
+        loaded = load(str(net.to_proto()))
+        loaded.blobs["label"].data[...] = labels
+        loss[normalization] = float(loaded.forward()["loss"])
+    assert loss["VALID"] / loss["WEIGHT_SUM"] == pytest.approx(0.24, rel=1e-3)
+    assert "The mean weight of these labels is 0.24. " in printed
+
+
+def test_balanced_classes_need_no_other_learning_rate(tmp_path, capsys):
+    np.save(tmp_path / "labels.npy", np.arange(30) % 3)
+    assert command(tmp_path / "labels.npy", "--classes", 3) == 0
+    assert '"VALID", the default, would do as "WEIGHT_SUM" does' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

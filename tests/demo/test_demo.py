@@ -10,6 +10,7 @@ import scores
 import segmentation_data
 import train
 from harness import ROOT
+from harness.full_disk import file_size_limit
 
 from pylayers.class_weights import median_frequency
 
@@ -81,3 +82,16 @@ def test_the_net_without_class_weights_keeps_its_other_options(tmp_path):
     text = path.read_text()
     assert "ignore_label" in text
     assert "class_weights" not in text
+
+
+def test_a_full_disk_ends_in_one_line(few_iterations, capsys):
+    with file_size_limit(10000):
+        assert train.main(few_iterations) == 2
+    assert capsys.readouterr().err == "cannot write build/demo/digits_train.h5: File too large\n"
+    assert list(train.OUTPUT.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(few_iterations, capsys):
+    (train.OUTPUT.parent).touch()
+    assert train.main(few_iterations) == 2
+    assert capsys.readouterr().err == "build/demo: Not a directory\n"

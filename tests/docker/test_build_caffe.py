@@ -33,7 +33,7 @@ def test_rejects_options(options, message, tmp_path):
 
 
 def test_compiles_on_all_cores_whatever_the_losses_use():
-    """nproc heeds OMP_NUM_THREADS, with which a user limits the threads of a loss."""
+    """The command nproc heeds OMP_NUM_THREADS, with which a user limits the threads of a loss."""
     cores = len(os.sched_getaffinity(0))
     done = build("--help", OMP_NUM_THREADS="1")
     assert f"compile jobs (default: the number of cores, {cores})" in done.stdout

@@ -1,10 +1,13 @@
 """Numba, which the losses' loops are compiled by: whether it is taken, and what it makes."""
 
+import importlib
 import importlib.util
+import os
 import sys
 
 import numpy as np
 import pytest
+from harness.full_disk import file_size_limit
 
 from pylayers.runtime.loops import compiled, is_usable
 
@@ -52,6 +55,58 @@ def test_compiles_where_no_folder_for_the_cache_can_be_written(monkeypatch):
     original = numba.njit
     monkeypatch.setattr(numba, "njit", njit)
     assert compiled()(lambda x: 2 * x)(4) == 8
+
+
+LOOP = """
+from pylayers.runtime import loops
+
+
+@loops.compiled()
+def double(x):
+    return 2 * x
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A function that imports a module with a loop anew, and calls it; its cache lies beside it."""
+    (tmp_path / "cached_loop.py").write_text(LOOP)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+
+    def call():
+        sys.modules.pop("cached_loop", None)
+        double = importlib.import_module("cached_loop").double
+        return double(4), sum(double.stats.cache_hits.values())
+
+    yield call
+    sys.modules.pop("cached_loop", None)
+
+
+def cached(folder, suffix):
+    return sorted((folder / "__pycache__").glob(f"cached_loop.double-*{suffix}"))
+
+
+@needs_numba
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("size", [0, 10, 150])
+def test_a_cache_that_is_cut_short_is_made_anew(suffix, size, fresh, tmp_path):
+    assert [fresh(), fresh()] == [(8, 0), (8, 1)]
+    (path,) = cached(tmp_path, suffix)
+    assert path.stat().st_size > size
+    os.truncate(path, size)
+    assert [fresh(), fresh()] == [(8, 0), (8, 1)]
+
+
+@needs_numba
+def test_a_full_disk_costs_the_cache_a_warning(fresh, tmp_path):
+    with (
+        file_size_limit(100),
+        pytest.warns(RuntimeWarning, match=f"compiled anew .* cache in {tmp_path}/__pycache__ .*: File too large"),
+    ):
+        assert fresh() == (8, 0)
+    assert not list((tmp_path / "__pycache__").glob("*.tmp.*"))
+    assert [fresh(), fresh()] == [(8, 0), (8, 1)]
 
 
 @needs_numba

@@ -301,15 +301,15 @@ def test_plot_log(tmp_path):
     files = [str(tmp_path / name) for name in ("caffe.log", "curves.png", "caffe.csv")]
     assert cli.main(["plot-log", files[0], "-o", files[1], "--csv", files[2]]) == 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "caffe.csv").read_text().splitlines()[1] == "0,0,train,0,smoothed_loss,2.5,"
+    assert (tmp_path / "caffe.csv").read_text().splitlines()[1] == f"0,0,train,0,smoothed_loss,2.5,,{files[0]}"
 
 
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
         (LOG, [], "give -o FILE.png or --csv FILE"),
-        ("no log", ["--csv", "out.csv"], "holds no iteration of a Caffe solver"),
-        (None, ["--csv", "out.csv"], "No such file or directory"),
+        ("no log", ["--csv", "out.csv"], "caffe.log is no log of Caffe's solver"),
+        (None, ["--csv", "out.csv"], "cannot read caffe.log: No such file or directory"),
         (LOG, ["--csv", "no/such/folder/out.csv"], "cannot write no/such/folder/out.csv"),
     ],
 )

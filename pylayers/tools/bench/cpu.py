@@ -320,5 +320,6 @@ def plot(path, rows):
     right.barh(position + 0.27, [row["ratio"] for row in rows], 0.6, color="tab:orange")
     right.axvline(1, color="black", linewidth=0.7)
     right.set(xscale="log", xlabel="ratio to Caffe's own")
-    figure.savefig(path, format="png", dpi=120)
+    with report.named_errors(path):
+        figure.savefig(path, format="png", dpi=120)
     pyplot.close(figure)

@@ -1,38 +1,27 @@
 """`pylayers compare`: compares two nets with the same inputs and the same loss tops.
 
 Both run forward and backward on the same inputs. Layers that have the same name, and parameters of the same shapes, get
-the same parameters. Each loss weight is multiplied by several factors in turn. Every loss is compared, and the gradient
-of every blob that comes into the net from outside.
+the same parameters. Each loss weight is multiplied by several factors in turn. Every loss is compared, the gradient of
+every blob that comes into the net from outside, and the gradient of every parameter that both nets have.
 """
 
 import functools
 import statistics
 import time
-from typing import NamedTuple
 
-import caffe
 import numpy as np
 from google.protobuf import text_format
 
-from pylayers.caffe_facts import loss_weights
 from pylayers.caffe_nets import build, child, read
 from pylayers.caffe_nets.child_main import at
 from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
-from pylayers.tools import device, report
-from pylayers.tools.compare import values
+from pylayers.tools import report
+from pylayers.tools.compare import passes
 
-# Filled into each gradient before backward: it stays where no layer writes. No gradient is that large.
-_UNTOUCHED = np.finfo(np.float32).min
+_COLUMNS = ("absolute", "relative", "float64_a", "float64_b")
 # Edges of the error histograms, relative errors; what is smaller or larger counts in the first or last bin.
 BIN_EDGES = 10.0 ** np.arange(-12, 1.5, 0.5)
-
-
-class Pass(NamedTuple):
-    """One net after forward and backward: dicts from blob to array."""
-
-    losses: dict
-    gradients: dict
 
 
 def run(options, settings):
@@ -80,7 +69,7 @@ def try_out(texts, names, settings):
         at(name)
         build.load(read.with_loss_weight(param, 1), read.PHASES[settings.phase])
     at(" and ".join(names))
-    one_pass(pair, settings, settings.loss_weights[0])
+    passes.one_pass(pair, settings, settings.loss_weights[0])
 
 
 def compare(pair, settings):
@@ -91,53 +80,84 @@ def compare(pair, settings):
         settings: `Settings`.
 
     Returns:
-        A dict for JSON: the settings; ``rows``, one for each blob and loss weight, see `_row`; ``times_ms``, the
-        medians of both nets; ``within_tolerance``.
+        A dict for JSON: the settings; ``rows``, one for each blob and loss weight, see `_row`; ``notes``, lines on what
+        was compared; ``times_ms``, the medians of both nets; ``within_tolerance``.
 
     Raises:
         UserError: the nets do not match each other or the data.
     """
     rows = []
     for factor in settings.loss_weights:
-        loaded, results = one_pass(pair, settings, factor)
-        exact = _reference(pair[0], loaded[0], factor)
-        a, b = results
-        for top in a.losses:
-            rows.append(_row("loss", top, factor, a.losses[top], b.losses[top], exact.losses.get(top)))
-        for blob in a.gradients:
-            found = [a.gradients[blob], b.gradients[blob], exact.gradients.get(blob)]
-            if any(gradient is not None and gradient.any() for gradient in found):
-                rows.append(_row("gradient", blob, factor, *found))
+        both = passes.one_pass(pair, settings, factor)
+        rows.extend(_rows(both.results, passes.references(pair, both, factor), factor))
+    within = all(row["relative"] <= settings.tolerance for row in rows)  # NaN is not
+    if not within:
+        _check_steady(pair, both, settings)
     return {
         **settings._asdict(),
-        "within_tolerance": all(row["relative"] <= settings.tolerance for row in rows),  # NaN is not
+        "within_tolerance": within,
         "rows": rows,
-        "times_ms": dict(zip("ab", _times(loaded, settings))),
+        "notes": _notes(pair, both, settings),
+        "times_ms": dict(zip("ab", _times(both.nets, settings))),
     }
 
 
-def one_pass(pair, settings, factor):
-    """Loads both nets with their loss weights times `factor` and runs them once.
+def _rows(results, exact, factor):
+    a, b = results
+    for top in a.losses:
+        yield _row("loss", top, factor, a.losses[top], b.losses[top], exact.losses.get(top))
+    for blob in a.gradients:
+        found = [a.gradients[blob], b.gradients[blob], exact.gradients.get(blob)]
+        if any(gradient is not None and gradient.any() for gradient in found):
+            yield _row("gradient", blob, factor, *found)
+    for layer in a.parameters:
+        found = list(zip(a.parameters[layer], b.parameters[layer]))
+        # A bias that a BatchNorm takes out again has a gradient of 0, of which only the rounding is left. So the
+        # largest gradient of the layer is the measure.
+        scale = max(np.abs(gradient).max() for pair in found for gradient in pair)
+        for index, (one, other) in enumerate(found):
+            if scale and (one.any() or other.any()):
+                yield _row("parameter", f"{layer}[{index}]", factor, one, other, None, scale)
 
-    Args:
-        pair: two NetParameters.
-        settings: `Settings`.
-        factor: what each loss weight is multiplied by.
 
-    Returns:
-        The two nets and the `Pass` of each.
-    """
-    device.use(settings.device)
-    loaded = []
-    for param in pair:
-        caffe.set_random_seed(settings.seed)
-        loaded.append(build.load(read.with_loss_weight(param, factor), read.PHASES[settings.phase]))
-    _check_match(pair, loaded)
-    _copy_params(*loaded)
-    data = values.of_inputs(pair, loaded, settings)
-    blobs = [name for name in _sources(pair[0]) if name in _sources(pair[1])]
-    losses = _loss_tops(pair[0])
-    return loaded, [_run(net, data, losses, blobs, settings.seed) for net in loaded]
+def _check_steady(pair, both, settings):
+    """Raises UserError where one net draws at random what the other does not, so that a difference tells nothing."""
+    layers = [passes.random_layers(param, settings.phase) for param in pair]
+    kinds = [[layer.type for layer in found] for found in layers]
+    if kinds[0] != kinds[1]:
+        drawn = " and ".join(f"{_layers(found)} in {side}" for found, side in zip(layers, "AB") if found)
+        raise UserError(
+            f"the nets differ, but nothing is proven: in phase {settings.phase.upper()} {drawn} draw at random, and "
+            "the other net does not draw the same; --phase test compares without"
+        )
+    unsteady = passes.first_unsteady(both, settings.seed)
+    if unsteady:
+        side, name = unsteady
+        raise UserError(
+            f'the nets differ, but nothing is proven: the layer "{name}" of {"AB"[side]} gives other values each time, '
+            "on the same bottoms and from the same seed"
+        )
+
+
+def _notes(pair, both, settings):
+    """Lines on what was compared, and what was not."""
+    notes = []
+    unweighted = [read.unweighted_losses(param) for param in pair]
+    for side, (mine, others) in zip("AB", (unweighted, unweighted[::-1])):
+        if mine - others:
+            notes.append(f"left out: {quoted(mine - others)} of {side}, a loss of weight 0 that the other lacks")
+    if unweighted[0] & unweighted[1]:
+        notes.append(f"the loss weight of {quoted(unweighted[0] & unweighted[1])} is 0: only the values were compared")
+    if both.read:
+        notes.append(f"both nets got what A read or drew: {quoted(both.read)}")
+    drawn = passes.random_layers(pair[0], settings.phase)
+    if drawn:
+        notes.append(f"drew the same in both nets: {_layers(drawn)}")
+    return notes
+
+
+def _layers(layers):
+    return ", ".join(f'{layer.type} "{layer.name}"' for layer in layers)
 
 
 def plot(path, names, errors, times):
@@ -163,98 +183,19 @@ def plot(path, names, errors, times):
     right.invert_yaxis()
     right.set(xlabel="milliseconds", title="times")
     right.legend(fontsize="x-small")
-    figure.savefig(path, format="png", dpi=120)
+    with report.named_errors(path):
+        figure.savefig(path, format="png", dpi=120)
     pyplot.close(figure)
 
 
-def _loss_tops(param):
-    return [top for layer in param.layer for top in loss_weights(layer)]
-
-
-def _sources(param):
-    """The blobs that come into a net from outside: the tops of the layers without bottoms."""
-    return [*param.input, *(top for layer in param.layer if not layer.bottom for top in layer.top)]
-
-
-def _check_match(pair, loaded):
-    tops = [set(_loss_tops(param)) for param in pair]
-    needed = [set(net.inputs) for net in loaded]
-    for kind, (a, b) in (("losses", tops), ("inputs", needed)):
-        if a != b:
-            raise UserError(f"the nets' {kind} do not match: A has {quoted(a)}, B has {quoted(b)}")
-    for blob in sorted(set(_sources(pair[0])) & set(_sources(pair[1]))):
-        a, b = (tuple(net.blobs[blob].shape) for net in loaded)
-        if a != b:
-            raise UserError(f'the blob "{blob}" has shape {a} in A and {b} in B; it must be the same in both')
-
-
-def _copy_params(source, target):
-    for name in source.params:
-        blobs = [list(net.params[name]) if name in net.params else [] for net in (source, target)]
-        if [tuple(blob.shape) for blob in blobs[0]] == [tuple(blob.shape) for blob in blobs[1]]:
-            for from_blob, to_blob in zip(*blobs):
-                to_blob.data[...] = from_blob.data
-
-
-def _run(net, data, losses, blobs, seed):
-    for name, value in data.items():
-        net.blobs[name].data[...] = value
-    caffe.set_random_seed(seed)  # Dropout and DummyData draw the same in both nets
-    net._forward(0, len(net.layers) - 1)
-    for name in blobs:
-        net.blobs[name].diff[...] = _UNTOUCHED
-    build.backward(net)
-    return Pass(
-        {name: net.blobs[name].data.copy() for name in losses},
-        {name: _gradient(net.blobs[name]) for name in blobs},
-    )
-
-
-def _gradient(blob):
-    """A blob's gradient; one that no layer wrote is 0."""
-    diff = blob.diff.copy()
-    return np.zeros_like(diff) if (diff == _UNTOUCHED).all() else diff
-
-
-def _reference(param, net, factor):
-    """The losses that have a formula in float64, and the gradients of the blobs that only they take.
-
-    Args:
-        param: the NetParameter of the net.
-        net: the net itself, after a forward pass: the values of the bottoms are read from it.
-        factor: what its loss weights have been multiplied by.
-
-    Returns:
-        A `Pass`.
-    """
-    exact = Pass({}, {})
-    layers = read.lead_to_loss(param.layer)
-    built = dict(zip(net._layer_names, net.layers))
-    for layer in layers:
-        weight = loss_weights(layer).get(layer.top[0]) if layer.top else None
-        formula = getattr(built[layer.name], "reference", None)
-        found = formula and weight and formula([net.blobs[name].data for name in layer.bottom])
-        if found:
-            exact.losses[layer.top[0]], gradients = found
-            for name, gradient in zip(layer.bottom, gradients):
-                if gradient is not None:
-                    exact.gradients[name] = exact.gradients.get(name, 0) + factor * weight * gradient
-    # Where another layer takes a blob too, the blob's gradient has another part, which is not known here.
-    for layer in layers:
-        if not layer.top or layer.top[0] not in exact.losses:
-            for name in layer.bottom:
-                exact.gradients.pop(name, None)
-    return exact
-
-
-def _row(what, blob, factor, a, b, exact):
+def _row(what, blob, factor, a, b, exact, scale=None):
     """One comparison, a dict for JSON.
 
-    ``absolute`` is the largest absolute difference of the two arrays; ``relative`` is that divided by the largest
-    magnitude in either. ``float64_a`` and ``float64_b`` are the relative differences from `exact`, None where that is
-    None. ``errors`` is the histogram over BIN_EDGES of the relative errors that are not 0.
+    ``absolute`` is the largest absolute difference of the two arrays; ``relative`` is that divided by `scale`, or by
+    the largest magnitude in either. ``float64_a`` and ``float64_b`` are the relative differences from `exact`, None
+    where that is None. ``errors`` is the histogram over BIN_EDGES of the relative errors that are not 0.
     """
-    absolute, relative, errors = _difference(a, b)
+    absolute, relative, errors = _difference(a, b, scale)
     return {
         "what": what,
         "blob": blob,
@@ -267,11 +208,11 @@ def _row(what, blob, factor, a, b, exact):
     }
 
 
-def _difference(a, b):
+def _difference(a, b, scale=None):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     with np.errstate(invalid="ignore"):
         error = np.abs(a - b)
-        relative = error / (max(np.abs(a).max(), np.abs(b).max()) or 1)
+        relative = error / (scale or max(np.abs(a).max(), np.abs(b).max()) or 1)
     clipped = np.clip(np.nan_to_num(relative[relative != 0], nan=np.inf), BIN_EDGES[0], BIN_EDGES[-1])
     return float(error.max()), float(relative.max()), np.histogram(clipped, BIN_EDGES)[0].tolist()
 
@@ -311,19 +252,13 @@ def shown(value):
 
 
 def _print(result):
-    show = shown
     report.print_table(
         f"A {result['a']}\nB {result['b']}",
         ["", "loss weight ×", "absolute", "relative", "A to float64", "B to float64"],
-        [
-            [
-                f"{row['what']} {row['blob']}",
-                f"{row['loss_weight']:g}",
-                *(show(row[key]) for key in ("absolute", "relative", "float64_a", "float64_b")),
-            ]
-            for row in result["rows"]
-        ],
+        _table(result["rows"], result["tolerance"]),
     )
+    for note in result["notes"]:
+        print(note)
     for kind in ("forward", "backward"):
         a, b = (result["times_ms"][net][kind] for net in "ab")
         print(f"{kind}: A {a:.3g} ms, B {b:.3g} ms")
@@ -333,6 +268,22 @@ def _print(result):
         f"{verdict} {result['tolerance']:g}: the largest relative difference is {largest['relative']:.1e} "
         f"({largest['what']} {largest['blob']}, loss weight × {largest['loss_weight']:g})"
     )
+
+
+def _table(rows, tolerance):
+    """The rows of the table. What the loss weight makes no difference to is one row, of the largest numbers."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["what"], row["blob"]), []).append(row)
+    table = []
+    for (what, blob), group in groups.items():
+        cells = [[shown(row[key]) for key in _COLUMNS] for row in group]
+        if len(group) > 1 and all(row["relative"] <= tolerance for row in group):
+            cells = [[shown(worst(group, key)) for key in _COLUMNS]]
+        one = all(each == cells[0] for each in cells)
+        factors = ["all"] if one and len(group) > 1 else [f"{row['loss_weight']:g}" for row in group]
+        table.extend([f"{what} {blob}", factor, *each] for factor, each in zip(factors, cells))
+    return table
 
 
 def _larger(a, b):

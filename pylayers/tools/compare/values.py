@@ -1,13 +1,11 @@
 """What the inputs of two nets are filled with: random numbers, labels where a net takes labels, or an HDF5 file."""
 
-from pathlib import Path
-
 import numpy as np
 
 from pylayers.caffe_nets.labels import Label, draw, find_labels, kits_class, merge
 from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
-from pylayers.runtime.optional import need
+from pylayers.runtime.optional import need, why_unread
 
 
 def of_inputs(pair, loaded, settings):
@@ -54,8 +52,7 @@ def _from_hdf5(path, shapes):
         with h5py.File(path, "r") as file:
             values = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
     except OSError as error:
-        reason = "it is no HDF5 file" if Path(path).is_file() else error.strerror or "there is no such file"
-        raise UserError(f"cannot read {path}: {reason}") from None
+        raise UserError(f"cannot read {path}: {why_unread(path, error)}") from None
     if values.keys() != shapes.keys():
         raise UserError(f"{path} holds the data sets {quoted(values)}; the nets' inputs are {quoted(shapes)}")
     for name, value in values.items():

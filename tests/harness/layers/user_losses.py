@@ -1,5 +1,6 @@
 """Losses as users of LossLayer would write them, for the tests of what the base class does."""
 
+import caffe
 import numpy as np
 
 from pylayers import WeightedSoftmaxLossLayer
@@ -160,6 +161,53 @@ class NoReturnArrayLayer(ArrayL1LossLayer):
 
     def gradients(self, xp, pred, target):
         list(super().gradients(xp, pred, target))
+
+
+class InPlaceLossLayer(ArrayL1LossLayer):
+    """Its formula changes its first bottom, as published losses do (``x -= x.max()``)."""
+
+    def loss(self, xp, pred, target):
+        pred -= pred.max()
+        return super().loss(xp, pred, target)
+
+
+class InPlaceGradientsLayer(ArrayL1LossLayer):
+    """Its gradients are computed in the memory of a bottom."""
+
+    def gradients(self, xp, pred, target):
+        gradient = xp.sign(xp.subtract(pred, target, out=pred))
+        return gradient, -gradient
+
+
+class NoisyLossLayer(L1LossLayer):
+    """A loss with noise that no seed of Caffe's or NumPy's governs."""
+
+    def forward_cpu(self, bottom, top):
+        return super().forward_cpu(bottom, top) + np.random.default_rng().random()
+
+
+class SeededLossLayer(L1LossLayer):
+    """A loss with noise from NumPy's own generator."""
+
+    def forward_cpu(self, bottom, top):
+        return super().forward_cpu(bottom, top) + np.random.random()
+
+
+class WrongBiasLayer(caffe.Layer):
+    """Adds a parameter to its bottom, and gives the parameter twice its gradient."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob(bottom[0].shape[1])
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data + self.blobs[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff
+        self.blobs[0].diff[...] += 2 * top[0].diff.sum(axis=0)
 
 
 class FlippedLossLayer(WeightedSoftmaxLossLayer):
