@@ -58,8 +58,8 @@ def ignore_label(layer):
     return param.ignore_label if param.HasField("ignore_label") else None
 
 
-def learns(layer):
-    """Whether a layer of Caffe's own has a parameter whose lr_mult is not 0; a Python layer does not say."""
+def parameters(layer):
+    """How many parameters a layer of Caffe's own has; a Python layer does not say."""
     kinds = {
         "Convolution": 1 + layer.convolution_param.bias_term,
         "Deconvolution": 1 + layer.convolution_param.bias_term,
@@ -73,6 +73,10 @@ def learns(layer):
         "RNN": 5,
         "Parameter": 1,
     }
-    rates = [spec.lr_mult for spec in layer.param]
-    count = kinds.get(layer.type, 0)
+    return kinds.get(layer.type, 0)
+
+
+def learns(layer):
+    """Whether a layer of Caffe's own has a parameter whose lr_mult is not 0; a Python layer does not say."""
+    count, rates = parameters(layer), [spec.lr_mult for spec in layer.param]
     return any((rates + [1] * count)[:count])

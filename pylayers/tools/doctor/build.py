@@ -1,6 +1,5 @@
 """`pylayers doctor`: what Caffe says when it builds a net, in a child process."""
 
-import difflib
 import os
 import re
 
@@ -12,7 +11,7 @@ from pylayers.caffe_nets.build import written
 from pylayers.caffe_nets.child import reason
 from pylayers.caffe_nets.read import PHASES
 from pylayers.tools.doctor.environment import ask
-from pylayers.tools.doctor.finding import Finding, describe
+from pylayers.tools.doctor.finding import Finding, describe, nearest
 
 describe(
     "The net as a whole",
@@ -48,6 +47,8 @@ def build(net, path):
         return []
     says, traceback = _last_words(answer)
     layer = _at_work(net, answer.log)
+    if answer.found and answer.found["is_kits"]:
+        says, traceback = kits_words(says, layer), ""
     finding = Finding(
         "error",
         f"Caffe cannot build the net: {says}",
@@ -59,6 +60,15 @@ def build(net, path):
         rule="build",
     )
     return [finding]
+
+
+def kits_words(error, layer):
+    """What the kit says of a user's mistake, its last line alone, with the layer's name beside its class."""
+    said = error.partition(": ")[2]
+    if layer is None:
+        return said
+    kind = layer.param.python_param.layer
+    return f'{kind} "{layer.param.name}": {said.removeprefix(f"{kind}: ")}'
 
 
 def _last_words(answer):
@@ -83,8 +93,8 @@ def _remedy(says, layer):
     if unknown:
         if unknown[1] in WITH_OPENCV:
             return "a Caffe that is built with OpenCV, make CAFFE=--with-opencv"
-        near = difflib.get_close_matches(unknown[1], list(caffe.layer_type_list()), n=1)
-        return f'type: "{near[0]}"' if near else ""
+        near = nearest(unknown[1], caffe.layer_type_list())
+        return f'type: "{near}"' if near else ""
     for _, value in layer.param.ListFields() if layer else ():
         source = getattr(value, "source", "")
         if source and not os.path.exists(source):

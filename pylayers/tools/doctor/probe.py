@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import sys
+import sysconfig
 import traceback
 
 # What Caffe calls, each method with its parameters after self.
@@ -134,15 +135,36 @@ def net(file, phase, level):
 
 
 def _raised():
-    """What is being handled: its ``traceback``, and of this the line with the exception as ``error``."""
-    error = traceback.TracebackException(*sys.exc_info())
+    """What is being handled, a dict.
+
+    Returns:
+        Its ``traceback``; of this the line with the exception as ``error``; ``is_kits``, whether the kit raised it for
+        a mistake of the user's; ``at``, the file and line in the user's own code where there is any.
+    """
+    kind, raised, trace = sys.exc_info()
+    error = traceback.TracebackException(kind, raised, trace)
+    frames = [(frame.filename, frame.lineno) for frame in error.stack]
     for part in _chain(error):
         # From the first line on that is neither here nor in importlib.
         while part.stack and (part.stack[0].filename == __file__ or "importlib" in part.stack[0].filename):
             del part.stack[0]
     # Before that line a SyntaxError has those of the code, indented; after it may come more of the message.
     line = next(line for line in error.format_exception_only() if not line.startswith(" "))
-    return {"traceback": "".join(error.format()), "error": line.partition("\n")[0]}
+    return {
+        "traceback": "".join(error.format()),
+        "error": line.partition("\n")[0],
+        "is_kits": kind in (ValueError, TypeError) and bool(frames) and frames[-1][0].startswith(_KIT),
+        "at": next((f"{file}:{line}" for file, line in reversed(frames) if _is_users(file)), None),
+    }
+
+
+_KIT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_INSTALLED = tuple(path + os.sep for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))
+
+
+def _is_users(file):
+    """Whether a file is neither of the kit, nor of Python, nor of an installed package."""
+    return os.path.isabs(file) and not file.startswith((_KIT, *_INSTALLED))
 
 
 def _chain(error):
@@ -205,6 +227,7 @@ def _describe(kind, param_strs):
         found["methods"].update(_array_methods(kind, loss_layer))
         found["bottoms"] = [*kind.BOTTOMS, *kind.OPTIONAL_BOTTOMS]
         found["constants"] = list(kind.CONSTANTS)
+        found["options"] = list(kind.OPTIONS)
         found["param_str_errors"] = {text: error for text in param_strs if (error := _param_str_error(kind, text))}
     return found
 

@@ -25,9 +25,10 @@ def examine_alone(tmp_path, monkeypatch):
 
     def examine_text(text, gpu=None):
         (tmp_path / "net.prototxt").write_text(text)
-        _, findings, is_checked = doctor.examine(str(tmp_path / "net.prototxt"), gpu)
-        assert is_checked
-        return findings
+        examined = doctor.examine([str(tmp_path / "net.prototxt")], gpu)
+        assert examined.is_checked
+        assert not examined.refused
+        return examined.findings
 
     return examine_text
 

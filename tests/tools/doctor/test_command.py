@@ -93,3 +93,24 @@ def test_refuses_gpus_in_one_line(value, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["doctor", f"--gpu={value}"])
     assert "argument --gpu: must be GPU numbers, such as 0 or 0,1, or all" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick_children")
+def test_several_files_in_one_call(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.prototxt").write_text(NO_WEIGHT)
+    (tmp_path / "b.prototxt").write_text(NO_WEIGHT.replace('"data"', '"input"'))
+    (tmp_path / "c.prototxt").write_text("layer }")
+    assert cli.main(["doctor", "a.prototxt", "b.prototxt", "a.prototxt"]) == 1
+    printed = capsys.readouterr()
+    assert re.findall(r"^(\w)\.prototxt:5: error", printed.out, re.MULTILINE) == ["a", "b"]
+    assert "\n2 errors, 0 warnings\n" in printed.out
+    # What cannot be read keeps none of the others from being checked.
+    assert cli.main(["doctor", "c.prototxt", "gone.prototxt", "b.prototxt", "--json", "x.json"]) == 2
+    printed = capsys.readouterr()
+    assert "b.prototxt:5: error" in printed.out
+    lines = printed.err.splitlines()
+    assert [line.startswith("pylayers doctor: ") for line in lines] == [True, True]
+    assert "gone.prototxt: No such file" in lines[0]
+    assert lines[1].startswith("pylayers doctor: c.prototxt:1: ")
+    assert len(json.loads((tmp_path / "x.json").read_text())["refused"]) == 2

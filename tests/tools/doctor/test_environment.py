@@ -38,7 +38,7 @@ def test_finds_what_is_wrong_with_caffe(rule, files, found, tmp_path):
     assert write.startswith("    | Traceback" if rule == "caffe-import" else "    write: ") or "SIGABRT" in found
     assert rest[-2:] == [
         "1 error, 0 warnings",
-        "prototxt/euclidean_loss.prototxt could not be checked: that needs Caffe's Python module",
+        "pylayers doctor: prototxt/euclidean_loss.prototxt could not be checked: that needs Caffe's Python module",
     ]
 
 

@@ -115,7 +115,7 @@ def test_a_list_of_layers_without_a_colon(examine):
         (
             euclidean().replace("num_output: 3", "num_output: 2"),
             "loss",
-            "ValueError: EuclideanLossLayer: bottom[1]",
+            'Caffe cannot build the net: EuclideanLossLayer "loss": bottom[1] (target) has shape',
             "",
         ),
         (
@@ -141,6 +141,7 @@ def test_says_what_caffe_says(text, layer, found, more, examine_alone):
     starts = [number for number, line in enumerate(text.splitlines(), 1) if f'name: "{layer}"' in line]
     assert [finding.line] == starts
     assert more in finding.write + finding.detail
+    assert "EuclideanLossLayer" not in found or not finding.detail
 
 
 CAUSE = (

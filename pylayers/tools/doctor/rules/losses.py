@@ -111,3 +111,31 @@ def loss_weight_count(net):
                 f"{count} loss_weight for {tops} tops: Caffe takes one for each top, or none",
                 write + " loss_weight: 0" * (tops - count),
             )
+
+
+# Losses that take the softmax themselves, and the layers below them that it would be taken of twice.
+_TAKE_SCORES = {"SoftmaxWithLoss": "softmax", "InfogainLoss": "softmax", "SigmoidCrossEntropyLoss": "sigmoid"}
+_GIVE_PROBABILITIES = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+_PASS_ON = ("Dropout", "Reshape", "Flatten", "Split")
+
+
+@rule(TOPIC)
+def softmax_twice(net):
+    """What: a Softmax or LogSoftmax below a loss that takes the softmax itself; or a Sigmoid below
+    SigmoidCrossEntropyLoss.
+    Why: the loss takes scores. Of probabilities it takes the softmax a second time: all classes come out nearly equally
+    likely, and the net learns slowly, or not at all.
+    Write: the bottom of the Softmax as the loss's own bottom.
+    """
+    for layer in net.layers:
+        kind = _TAKE_SCORES.get(layer.param.type)
+        if layer.param.type == "Python" and layer.param.python_param.module == "pylayers":
+            kind = "softmax" if "Softmax" in layer.param.python_param.layer else None
+        source = layer.sources[0] if layer.sources and kind else None
+        while source is not None and source.param.type in _PASS_ON:
+            source = source.sources[0] if source.sources else None
+        if source is not None and _GIVE_PROBABILITIES.get(source.param.type) == kind:
+            what = layer.param.python_param.layer or layer.param.type
+            found = f'{what} takes the {kind} itself, and "{source.param.name}" below it is a {source.param.type}'
+            write = f'bottom: "{source.param.bottom[0]}"' if source.param.bottom else ""
+            yield net.warning(layer, ("bottom",), found, write)

@@ -1,9 +1,8 @@
 """Python layers: their module, their class, its methods, their param_str."""
 
-import difflib
 import os
 
-from pylayers.tools.doctor.finding import rule
+from pylayers.tools.doctor.finding import nearest, rule
 from pylayers.tools.doctor.probe import CALLED, CALLED_BY_ARRAY_LOSS_LAYER
 
 TOPIC = "Python layers"
@@ -61,7 +60,7 @@ def layer_class(net):
         found = net.described(layer)
         if found is None:
             near = [name for name in (param.layer, f"{param.layer}Layer") if name in module.names]
-            near = near or difflib.get_close_matches(param.layer, module.names, n=1)
+            near = near or list(filter(None, [nearest(param.layer, module.names)]))
             known = ", ".join(name for name in module.names if name.endswith("Layer")) or "no class named ...Layer"
             yield net.error(
                 layer,

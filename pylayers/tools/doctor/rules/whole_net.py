@@ -1,5 +1,6 @@
 """The net as a whole."""
 
+from pylayers.caffe_facts import parameters
 from pylayers.tools.doctor.finding import Finding, rule
 
 TOPIC = "The net as a whole"
@@ -19,3 +20,23 @@ def old_format(net):
             net.path,
             net.field.line_of("layers"),
         )
+
+
+@rule(TOPIC)
+def same_name(net):
+    """What: two layers of one name, both with parameters.
+    Why: a file of weights, and the test net beside the train net, find parameters by the layer's name. Both layers get
+    those of one, or Caffe ends as the shapes differ.
+    Write: a name of its own for each; ``param { name: "..." }`` in both where they are to share.
+    """
+    first = {}
+    for layer in net.layers:
+        if not parameters(layer.param):
+            continue
+        other = first.setdefault(layer.param.name, layer)
+        shared = [spec.name for spec in layer.param.param]
+        is_meant = all(shared) and shared == [spec.name for spec in other.param.param]
+        if other is not layer and not (shared and is_meant):
+            found = f"the layer at line {other.field.line} has this name too, and parameters of its own: a file of "
+            found += "weights, or the test net, takes the one's for the other's"
+            yield net.warning(layer, ("name",), found, f'name: "{layer.param.name}_2"')
