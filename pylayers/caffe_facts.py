@@ -13,6 +13,24 @@ LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "Softmax
 CONSTANT_TARGET_LOSSES = (*LABEL_LOSSES, "SigmoidCrossEntropyLoss")
 # Layers of a Caffe that is built with OpenCV.
 WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
+# The kit's own layer for a type that forks of Caffe have. Not all of them need be there: `pylayers.__all__` says.
+FORK_LAYERS = {
+    "SmoothL1Loss": "SmoothL1LossLayer",
+    "HuberLoss": "SmoothL1LossLayer",
+    "FocalLoss": "FocalLossLayer",
+    "SoftmaxFocalLoss": "FocalLossLayer",
+    "SoftmaxWithFocalLoss": "FocalLossLayer",
+    "DiceLoss": "DiceLossLayer",
+    "DiceCoefLoss": "DiceLossLayer",
+    "TripletLoss": "TripletLossLayer",
+    "WeightedSoftmaxLoss": "WeightedSoftmaxLossLayer",
+    "WeightedSoftmaxWithLoss": "WeightedSoftmaxLossLayer",
+    "SoftmaxWithWeightedLoss": "WeightedSoftmaxLossLayer",
+}
+# What Caffe 1.0 writes for a field of a fork or of another version.
+FORK_FIELDS = {"param_str_": "param_str, as it is called today"}
+# Fields by which forks weight the classes of SoftmaxWithLoss.
+CLASS_WEIGHT_FIELDS = ("class_weighting", "weight_by_label_freqs", "class_weight", "class_loss_weights")
 
 # The defaults of Caffe's own gradient checker, test_gradient_check_util.hpp, which are the kit's too.
 GRADIENT_CHECKER = {"step": 1e-2, "threshold": 1e-3, "seed": 1701, "kink": 0.0, "kink_range": -1.0}

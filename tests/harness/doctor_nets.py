@@ -143,6 +143,10 @@ layer {{ name: "loss" type: {loss} top: "loss" loss_weight: 1
 """
 
 
+CLASSIFIED = f"""{DATA}{SCORES}\
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label"
+  top: "loss" }}
+"""
 AGAIN = """\
 layer { name: "pred" type: "Convolution" bottom: "data" top: "again"  # here
   convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }

@@ -3,15 +3,13 @@
 import os
 import re
 
-import caffe
 from caffe.proto import caffe_pb2
 
-from pylayers.caffe_facts import WITH_OPENCV
 from pylayers.caffe_nets.build import written
 from pylayers.caffe_nets.child import reason
 from pylayers.caffe_nets.read import PHASES
 from pylayers.tools.doctor.environment import ask
-from pylayers.tools.doctor.finding import Finding, describe, nearest
+from pylayers.tools.doctor.finding import Finding, describe
 
 describe(
     "The net as a whole",
@@ -47,6 +45,8 @@ def build(net, path):
         return []
     says, traceback = _last_words(answer)
     layer = _at_work(net, answer.log)
+    if layer and layer.field.line in net.cut:
+        return []  # it may lack what was cut out of it
     if answer.found and answer.found["is_kits"]:
         says, traceback = kits_words(says, layer), ""
     finding = Finding(
@@ -89,12 +89,6 @@ _CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\
 
 def _remedy(says, layer):
     """What to write where it is plain from what Caffe says; else nothing."""
-    unknown = re.search(r"Unknown layer type: (\w+)", says)
-    if unknown:
-        if unknown[1] in WITH_OPENCV:
-            return "a Caffe that is built with OpenCV, make CAFFE=--with-opencv"
-        near = nearest(unknown[1], caffe.layer_type_list())
-        return f'type: "{near}"' if near else ""
     for _, value in layer.param.ListFields() if layer else ():
         source = getattr(value, "source", "")
         if source and not os.path.exists(source):

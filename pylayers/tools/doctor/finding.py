@@ -59,8 +59,8 @@ def describe(topic, texts):
         RULES[name] = Rule(topic, inspect.cleandoc(text))
 
 
-def nearest(name, names):
+def nearest(name, names, closeness=0.6):
     """Of `names` the one that `name` is most likely meant to be, upper and lower case alike; None for none."""
     folded = {each.casefold(): each for each in names}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=closeness)
     return folded[near[0]] if near else None

@@ -62,16 +62,14 @@ def test_a_warning_alone_ends_with_status_0(capsys):
     [
         (None, "cannot read net.prototxt: No such file or directory"),
         ("", "net.prototxt is no net and no solver: it has no layer"),
+        ("\nlayer { name: 'x'\n\n", "net.prototxt:2: the { of line 2 is never closed: a } is missing"),
         (
-            'name: "x"\nlayer { nmae: "y" }',
-            'net.prototxt:2: Message type "caffe.LayerParameter" has no field named "nmae',
+            "layer { name: 'x'\n\nlayer { name: 'y' } ",
+            "net.prototxt:1: the layer that begins in line 1 lacks a } before that of line 3",
         ),
-        ("layer { name: 'x'\n\n", "net.prototxt:1: Expected"),
+        ("\nlayer { name: 'x' } }", "net.prototxt:2: a } too many"),
         ("layer }", "net.prototxt:1: "),
-        (
-            'base_lr: 0.1\nnet: "net.prototxt"',
-            'net.prototxt:1: Message type "caffe.NetParameter" has no field named "base',
-        ),
+        ('base_lr: 0.1\nnet: "net.prototxt"', "net.prototxt is no net: it has no layer"),
         ("base_lr: 0.1\nmax_iter: many", "net.prototxt:2: 'max_iter: many': Couldn't parse integer: many"),
         ("\ufeff\x00", "net.prototxt:1: "),
     ],

@@ -27,12 +27,16 @@ from pylayers.tools import doctor
 @pytest.mark.parametrize(("phase", "other"), [("TRAIN", "TEST"), ("TEST", "TRAIN")])
 def test_a_net_is_checked_in_both_phases_where_it_is_whole_in_both(phase, other, examine):
     text = DATA.replace("include { phase: TRAIN }", "")
-    for kind, included in (("Convolution", phase), ("NoType", other)):
-        text += PRED.replace('"Convolution"', f'"{kind}" include {{ phase: {included} }}')
+    for outputs, included in ((3, phase), (0, other)):
+        text += PRED.replace("num_output: 3", f"num_output: {outputs}").replace(
+            '"Convolution"', f'"Convolution" include {{ phase: {included} }}'
+        )
     (finding,) = examine(text + python("EuclideanLossLayer"))
-    assert finding.found.endswith(f"Unknown layer type: NoType, in phase {other}")
-    (finding,) = examine(text.replace(f"{{ phase: {phase} }}", "{ }").replace('"Convolution"', '"NoType"'))
-    assert finding.found.endswith("Unknown layer type: NoType")
+    assert re.search(rf"Caffe says: Check failed: .*, in phase {other}$", finding.found)
+    both = text.replace(f"include {{ phase: {other} }}", "").split('layer { name: "pred"')
+    (finding,) = examine(f'{both[0]}layer {{ name: "pred"{both[2]}{python("EuclideanLossLayer")}')
+    assert "Caffe says: Check failed: " in finding.found
+    assert "in phase" not in finding.found
 
 
 def test_what_is_wrong_in_both_phases_is_said_once(examine):
@@ -118,7 +122,7 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
     text = 'net: "nets/both.prototxt" test_iter: 1 test_interval: 1 test_state { stage: "a" } '
     assert solver(text, both=both) == []
     (finding,) = solver(f'{text} test_iter: 1 test_state {{ stage: "b" }}')
-    assert finding.found.endswith("Unknown layer type: NoType, in phase TEST")
+    assert finding.found.endswith('layer type "NoType"')
 
 
 @pytest.mark.parametrize(

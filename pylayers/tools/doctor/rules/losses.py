@@ -1,5 +1,6 @@
 """Losses: their loss weights, and whether anything learns from them."""
 
+import caffe
 from caffe.proto import caffe_pb2
 
 from pylayers.caffe_facts import is_loss
@@ -77,6 +78,7 @@ def nothing_learns(net):
     losses = [layer for layer in net.layers if is_loss(layer.param)]
     # A Python layer may have parameters of its own; it does not say. A loss on the kit's base class has none.
     others = [layer for layer in net.python_layers() if not (net.described(layer) or {}).get("is_loss_layer")]
+    others += [layer for layer in net.layers if layer.param.type not in caffe.layer_type_list()]
     if net.is_trained and losses and not others and not any(layer.is_reached for layer in losses):
         found = "below no loss is there a parameter whose lr_mult is not 0: nothing is learnt"
         yield net.warning(losses[0], (), found, "lr_mult: 1 in a param of a layer below")

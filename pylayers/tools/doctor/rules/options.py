@@ -2,6 +2,7 @@
 
 import json
 
+import caffe
 from caffe.proto import caffe_pb2
 
 from pylayers.tools.doctor.finding import rule
@@ -23,7 +24,8 @@ def unread_param(net):
     for layer in net.layers:
         param = layer.param
         if param.type != "Python":
-            if param.HasField("python_param"):
+            # A fork's type may read what it likes.
+            if param.HasField("python_param") and param.type in caffe.layer_type_list():
                 what = param.python_param.layer or "what it names"
                 found = f'type "{param.type}" does not read python_param, so {what} is not run'
                 yield net.error(layer, ("type",), found, 'type: "Python", or no python_param')
