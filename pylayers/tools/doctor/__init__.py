@@ -30,6 +30,7 @@ def add_arguments(parser):
     """The command's arguments."""
     parser.add_argument("files", nargs="*", metavar="FILE.prototxt", help="nets and solvers; none for Caffe alone")
     parser.add_argument("--gpu", type=arguments.gpus, metavar="IDS", help="as for caffe train, such as 0 or 0,1 or all")
+    parser.add_argument("--no-run", action="store_true", help="do not run the nets, only build them")
     parser.add_argument("--json", metavar="FILE", help="write the result here")
 
 

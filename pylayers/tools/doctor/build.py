@@ -1,6 +1,5 @@
 """`pylayers doctor`: what Caffe says when it builds a net, in a child process."""
 
-import os
 import re
 
 from caffe.proto import caffe_pb2
@@ -9,7 +8,7 @@ from pylayers.caffe_nets.build import written
 from pylayers.caffe_nets.child import reason
 from pylayers.caffe_nets.read import PHASES
 from pylayers.tools.doctor.environment import ask
-from pylayers.tools.doctor.finding import Finding, describe
+from pylayers.tools.doctor.finding import Finding, describe, nearest
 
 describe(
     "The net as a whole",
@@ -52,7 +51,7 @@ def build(net, path):
     finding = Finding(
         "error",
         f"Caffe cannot build the net: {says}",
-        _remedy(says, layer),
+        _remedy(says, net, layer),
         net.path,
         layer.field.line if layer else None,
         layer.param.name if layer else None,
@@ -87,13 +86,19 @@ _TRACEBACK = r"^Traceback \(most recent[^\n]*\n.*?^\w[^\n]*$"
 _CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\n"
 
 
-def _remedy(says, layer):
+def _remedy(says, net, layer):
     """What to write where it is plain from what Caffe says; else nothing."""
-    for _, value in layer.param.ListFields() if layer else ():
-        source = getattr(value, "source", "")
-        if source and not os.path.exists(source):
-            return f'source: "a file or database that is there": there is no {source} here, in {os.getcwd()}'
-    return ""
+    blob = re.search(r"Unknown bottom blob '(.*?)'", says)
+    if not blob or not layer:
+        return ""
+    before = net.layers[: net.layers.index(layer)]
+    made = [*net.param.input, *(top for each in before for top in each.param.top)]
+    if any(blob[1] in each.param.top for each in net.layers):
+        return f'the layer that makes "{blob[1]}" above this one'
+    if any(blob[1] in each.top for each in net.param.layer):
+        return f'bottom "{blob[1]}" is made in the other phase alone: a layer that makes it in this one too'
+    near = nearest(blob[1], made)
+    return f'bottom: "{near}"' if near else ""
 
 
 def _at_work(net, log):

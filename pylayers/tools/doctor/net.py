@@ -38,6 +38,7 @@ class Net:
         field: the text of it, a `Field`.
         layers: a `Layer` for each layer of the phase.
         cut: the lines of the layers that something was cut out of which Caffe does not know.
+        solver: the path of the solver that names it, or None.
         weights: whether the solver names a file of weights.
         is_trained: whether it is the train net of a solver.
         modules: what is known of each module of its Python layers, a dict from name to `modules.Module`; `check` finds
@@ -46,9 +47,9 @@ class Net:
         shapes: dict from blob to shape once the net has been built, else None.
     """
 
-    def __init__(self, path, phase, param, field, state=None, *, cut=(), weights=False, is_trained=False):
+    def __init__(self, path, phase, param, field, state=None, *, cut=(), solver=None, weights=False, is_trained=False):
         self.path, self.phase, self.field = path, phase, field
-        self.cut, self.weights, self.is_trained = cut, weights, is_trained
+        self.cut, self.solver, self.weights, self.is_trained = cut, solver, weights, is_trained
         self.param = caffe_pb2.NetParameter()
         self.param.CopyFrom(param)
         # As Caffe's solver merges them.

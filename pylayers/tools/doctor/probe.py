@@ -6,6 +6,7 @@ installed packages, without the current folder. So nothing of the kit is importe
 
 import glob
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -37,7 +38,25 @@ def locate():
         "folders": folders,
         "binaries": binaries,
         "built_for": next(filter(None, map(_built_for, binaries)), None),
+        "first": _place(spec),
+        "others": _others("caffe", _place(spec)),
+        "pylayers": _place(importlib.util.find_spec("pylayers")),
     }
+
+
+def _place(spec):
+    """Where a module lies: its file, or its folder; None for none."""
+    if spec is None:
+        return None
+    if os.path.basename(spec.origin or "").startswith("__init__.") or not spec.has_location:
+        return next(iter(spec.submodule_search_locations or ()), None)
+    return spec.origin
+
+
+def _others(name, first):
+    """The other places on the module path that have a module of that name."""
+    specs = [importlib.machinery.PathFinder.find_spec(name, [folder]) for folder in sys.path]
+    return [place for place in dict.fromkeys(map(_place, specs)) if place not in (None, first)]
 
 
 def environment():
@@ -102,6 +121,7 @@ def classes(module, layers):
 
     Returns:
         A dict: ``traceback`` and ``error`` where the import fails, else ``names``, all that the module has, and
+        ``file``, where it lies, and
         ``classes``, a dict from class to what `_describe` finds.
     """
     try:
@@ -117,7 +137,8 @@ def classes(module, layers):
         except BaseException:
             return {"missing": None, **_raised()}
         found[name] = _describe(kind, param_strs)
-    return {"names": dir(imported), "classes": found}
+    places = [getattr(imported, "__file__", None), *getattr(imported, "__path__", ())]
+    return {"names": dir(imported), "classes": found, "file": next(filter(None, places), "")}
 
 
 def net(file, phase, level):

@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from caffe.proto import caffe_pb2
@@ -13,6 +12,7 @@ from pylayers.caffe_nets.prototxt_lines import Field, fields_of
 from pylayers.caffe_nets.read import PHASES
 from pylayers.caffe_nets.text import read_text
 from pylayers.errors import UserError
+from pylayers.tools.doctor import nearby
 from pylayers.tools.doctor.finding import Finding, describe
 from pylayers.tools.doctor.forks import unknown
 from pylayers.tools.doctor.net import Net
@@ -147,7 +147,7 @@ class _Solver:
         field = self.field.all(name)[index]
         value = getattr(self.param, name)
         value = value[index] if name.startswith("test") else value
-        more = {"weights": bool(self.param.weights), "is_trained": phase == "train"}
+        more = {"solver": self.path, "weights": bool(self.param.weights), "is_trained": phase == "train"}
         if name.endswith("param"):
             return Net(self.path, phase, value, field, state, cut=self.cut, **more)
         if not os.path.exists(value):
@@ -161,16 +161,14 @@ class _Solver:
 
     def _missing(self, name, field, value):
         """Caffe opens the net from the folder that it is started in, wherever the solver lies."""
-        for folder in Path(self.path).resolve().parents:
-            if (folder / value).exists():
-                self._error(
-                    "solver-net",
-                    field,
-                    f"there is no {value} here, in {os.getcwd()}, from where Caffe looks for it; but in {folder}",
-                    f'{name}: "{os.path.relpath(folder / value)}", or run caffe from {folder}',
-                )
-                return
-        self._error("solver-net", field, f"there is no {value}", f'{name}: "the path of the net, from here"')
+        near = nearby.find(value, self.path)
+        found, write = f"there is no {value}", f'{name}: "the path of the net, from here"'
+        if near:
+            found += f" here, in {os.getcwd()}, from where Caffe looks for it; but there is {near}"
+            write = f'{name}: "{near}"'
+            if near.endswith(f"/{value}"):
+                write += f", or run caffe from {os.path.abspath(near.removesuffix(value))}"
+        self._error("solver-net", field, found, write)
 
     def _error(self, rule, field, found, write):
         self.findings.append(Finding("error", found, write, self.path, field.line, rule=rule))

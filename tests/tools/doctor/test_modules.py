@@ -47,12 +47,15 @@ def test_a_module_is_searched_where_caffe_does(examine_alone):
 
 
 @pytest.mark.parametrize(
-    ("file", "path"), [("my_losses.py", "."), ("nets/my_losses/__init__.py", "nets")], ids=["here", "beside the net"]
+    ("file", "path"),
+    [("my_losses.py", "."), ("nets/my_losses/__init__.py", "nets"), ("nets/py/a/my_losses.py", "nets/py/a")],
+    ids=["here", "beside the net", "below the net"],
 )
+@pytest.mark.usefixtures("quick_children")
 def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nets").mkdir()
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / file).write_text("from user_losses import L1LossLayer")
     text = at(DATA + PRED + python("L1LossLayer", "my_losses"), "module:")
     (tmp_path / "nets/net.prototxt").write_text(text)
@@ -96,16 +99,12 @@ def test_a_list_of_layers_without_a_colon(examine):
 
 # What Caffe says itself.
 
+NO_MORE = euclidean()
+
 
 @pytest.mark.parametrize(
     ("text", "layer", "found", "more"),
     [
-        (
-            'layer { name: "data" type: "HDF5Data" top: "x" hdf5_data_param { source: "no.txt" batch_size: 1 } }',
-            "data",
-            "Failed to open source file: no.txt",
-            "there is no no.txt here, in /",
-        ),
         (
             euclidean().replace("num_output: 3", "num_output: 2"),
             "loss",
@@ -118,7 +117,20 @@ def test_a_list_of_layers_without_a_colon(examine):
             "RuntimeError: raised in setup",
             'doctor_layers.py", line',
         ),
-        (euclidean().replace('bottom: "data"', 'bottom: "dta"'), "pred", "Unknown bottom blob 'dta'", ""),
+        (euclidean().replace('bottom: "data"', 'bottom: "dta"'), "pred", "blob 'dta'", 'bottom: "data"'),
+        (
+            NO_MORE.replace('"pred" bottom', '"prde" bottom'),
+            "loss",
+            "Unknown bottom blob 'prde'",
+            'bottom: "pred"',
+        ),
+        (DATA + euclidean().split(DATA)[1].replace('bottom: "data"', 'bottom: "loss"'), "pred", "'loss'", "above this"),
+        (
+            NO_MORE.replace('top: "pred"', 'top: "pred" include { phase: TEST }'),
+            "loss",
+            "Unknown bottom blob 'pred'",
+            "is made in the other phase alone",
+        ),
         (
             euclidean().replace('"pred"', '"loss"') + 'layer { name: "again" type: "Concat" bottom: "gone" top: "x" }',
             "again",

@@ -228,6 +228,8 @@ def test_settings_that_are_right(settings, solver):
     ("text", "found", "write"),
     [
         ('\nnet: "good.prototxt"', "here, in ", 'net: "nets/good.prototxt", or run caffe from '),
+        ('\nnet: "models/good.prototxt"', "but there is nets/good.prototxt", 'net: "nets/good.prototxt"'),
+        ('\nnet: "deep.prototxt"', "but there is nets/a/b/deep.prototxt", 'net: "nets/a/b/deep.prototxt"'),
         ('\nnet: "no.prototxt"', "there is no no.prototxt", 'net: "the path of the net, from here"'),
         ("", "takes one train net, found none", 'net: "..."'),
         ('net: "nets/good.prototxt" train_net: "x"', "found ['net', 'train_net']", ""),
@@ -235,6 +237,8 @@ def test_settings_that_are_right(settings, solver):
 )
 def test_a_solver_without_its_net(text, found, write, solver, tmp_path, monkeypatch):
     solver('net: "nets/good.prototxt"', good=euclidean())
+    (tmp_path / "nets/a/b").mkdir(parents=True)
+    (tmp_path / "nets/a/b/deep.prototxt").write_text("")
     (tmp_path / "nets/solver.prototxt").write_text(f"{text}\n{SETTINGS}\n")
     (finding,) = doctor.examine(["nets/solver.prototxt"]).findings
     assert (finding.rule, finding.file) == ("solver-net", "nets/solver.prototxt")
