@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, Optional
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
 
 
 class Foreign(NamedTuple):
@@ -127,7 +128,7 @@ class _Walk:
             why, value, mark = "", "", len(self.found)
             if descriptor and field is None:
                 why = "field"
-            elif field and field.label != field.LABEL_REPEATED and name.text in seen:
+            elif field and field.label != FieldDescriptor.LABEL_REPEATED and name.text in seen:
                 why = "twice"
             is_layer = name.text in ("layer", "layers") and field and field.message_type
             unknown = self.value(None if why else field, name.line if is_layer else layer)
@@ -148,7 +149,7 @@ class _Walk:
         if self.peek() != "[":
             return self.single(field, layer)
         self.take()
-        unknown = ""
+        unknown = "[...]" if field and field.label != FieldDescriptor.LABEL_REPEATED else ""
         while self.peek() != "]":
             if self.peek() == ",":
                 self.take()
@@ -169,5 +170,15 @@ class _Walk:
         if token.text[0] in "\"'":
             while self.peek()[:1] in ('"', "'"):
                 self.take()
-        known = field.enum_type.values_by_name if field and field.enum_type else None
-        return token.text if known is not None and token.text[0].isalpha() and token.text not in known else ""
+        return "" if field is None or _fits(token.text, field) else token.text
+
+
+def _fits(text, field):
+    """Whether the text of a value may be meant for the field."""
+    is_word = text[0].isalpha()
+    if field.enum_type:
+        return not is_word or text in field.enum_type.values_by_name
+    return not is_word or field.cpp_type not in _INTEGERS
+
+
+_INTEGERS = [getattr(FieldDescriptor, f"CPPTYPE_{name}") for name in ("INT32", "INT64", "UINT32", "UINT64")]

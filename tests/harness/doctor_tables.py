@@ -51,7 +51,26 @@ def signature(layer, found, write):
     return Broken("method-signature", net, found, write)
 
 
+def unweighted(layer, found, write, more="\n loss_weight: 0.5"):
+    net = at(DATA + PRED + python(layer, "doctor_layers", more), "loss_weight: 0.5" if "\n" in more else LOSS)
+    return Broken("loss-weight-ignored", net, found, write, "warning")
+
+
 BROKEN = [
+    unweighted("UnweightedLayer", "never reads its top: the loss_weight 0.5 has no effect", "= top[0].diff[0] * ..."),
+    unweighted("ScalarUnweightedLayer", "doctor_layers.py:", "bottom[0].diff[...] = float(top[0].diff) * ..."),
+    unweighted("UnweightedFormulaLayer", "backward_cpu at ", "bottom[0].diff[...] = loss_weight * ..."),
+    unweighted("OwnBackwardLayer", "backward at ", "= float(top[0].diff) * ..."),
+    Broken(
+        "loss-weight-ignored",
+        at(DATA + PRED + python("UnweightedLayer", "doctor_layers", "loss_weight: 0"), LOSS).replace(
+            "loss_weight: 0", ""
+        )
+        + SCALED.replace("}", "loss_weight: 1 }"),
+        'the gradient from above, "scaled", has no effect',
+        "= top[0].diff * ...",
+        "warning",
+    ),
     Broken(
         "module-import",
         at(euclidean(module="no_such_module"), "module:"),
@@ -235,6 +254,16 @@ BROKEN = [
         'layer: "WeightedSoftmaxLossLayer" }, with class_weights in param_str',
     ),
     Broken(
+        "unknown-field",
+        at(CLASSIFIED.replace('  top: "l', '  loss_param { ignore_label: [1, 2] } top: "l'), "loss_param"),
+        '"ignore_label" takes one number in loss_param, found [...]: Caffe refuses the file',
+    ),
+    Broken(
+        "unknown-field",
+        at(CLASSIFIED.replace('  top: "l', '  loss_param { ignore_label: none } top: "l'), "loss_param"),
+        '"ignore_label" takes one number in loss_param, found none: Caffe refuses the file',
+    ),
+    Broken(
         "layer-type",
         at(CLASSIFIED.replace('type: "Soft', '\ntype: "WeightedSoft'), "type:"),
         'this Caffe has no layer type "WeightedSoftmaxWithLoss"',
@@ -384,6 +413,12 @@ GOOD = [
     ("method-signature", DATA + PRED + python("ArrayL1LossLayer", "user_losses")),
     ("method-signature", DATA + python("NoGradientsLayer", "doctor_layers", bottoms=("data", "target"))),
     ("method-signature", DATA + python("NoBackwardLayer", "doctor_layers", bottoms=("data",))),
+    ("loss-weight-ignored", DATA + PRED + python("UnweightedLayer", "doctor_layers")),
+    ("loss-weight-ignored", DATA + PRED + python("WeightedLayer", "doctor_layers", "loss_weight: 0.5")),
+    ("loss-weight-ignored", DATA + PRED + python("HelpedLayer", "doctor_layers", "loss_weight: 0.5")),
+    ("loss-weight-ignored", DATA + PRED + python("NothingWrittenLayer", "doctor_layers", "loss_weight: 0.5")),
+    ("loss-weight-ignored", DATA + PRED + python("L1LossLayer", "user_losses", "loss_weight: 0.5")),
+    ("loss-weight-ignored", euclidean(more="loss_weight: 0.5")),
     ("loss-weight", euclidean(more="loss_weight: 0")),
     ("loss-weight", euclidean(more="").replace("TRAIN", "TEST")),
     ("loss-weight", euclidean(more="") + SCALED.replace("}", "loss_weight: 1 }")),

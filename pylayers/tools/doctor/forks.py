@@ -29,6 +29,8 @@ def unknown(foreign, path, layer):
     name, place, write = foreign.name, _PLACES.get(foreign.message.name, foreign.block), _NOTHING
     if foreign.why == "twice":
         found, write = f'"{name}" stands twice in {place}, and may stand once:', f"one {name}"
+    elif foreign.why == "value" and foreign.message.fields_by_name[name].enum_type is None:
+        found, write = f'"{name}" takes one number in {place}, found {foreign.value}:', f"{name}: and one number"
     elif foreign.why == "value":
         values = foreign.message.fields_by_name[name].enum_type.values_by_name
         near = nearest(foreign.value, values)
@@ -38,7 +40,7 @@ def unknown(foreign, path, layer):
         near = _own_words(name) or _slip(name, foreign.message.fields_by_name)
         found = f'Caffe 1.0 has no "{name}" in {place}{_forks(near)} and'
         write = near or write
-    found += " Caffe refuses the file" if foreign.why == "twice" else " refuses the file"
+    found += " Caffe refuses the file" if found.endswith(":") else " refuses the file"
     return Finding("error", found, write, path, foreign.line, layer, rule="unknown-field")
 
 

@@ -236,6 +236,7 @@ def _describe(kind, param_strs):
         "is_loss_layer": is_loss_layer,
         "methods": {name: _method(kind, name, CALLED[name]) for name in CALLED},
         "param_str_errors": {},
+        "weight_ignored": _weight_ignored(kind, is_loss_layer),
     }
     if is_loss_layer:
         # forward_cpu is not called where a subclass has a forward of its own, and so for the others.
@@ -251,6 +252,35 @@ def _describe(kind, param_strs):
         found["options"] = list(kind.OPTIONS)
         found["param_str_errors"] = {text: error for text in param_strs if (error := _param_str_error(kind, text))}
     return found
+
+
+def _weight_ignored(kind, is_loss_layer):
+    """Where a class writes its gradient without the loss weight, or what comes from above.
+
+    Returns:
+        A dict with ``method``, ``at`` and what to ``write``; None where it may well read it.
+    """
+    reads = _beside("reads")
+    for name in ("backward", "backward_cpu") if is_loss_layer else ("backward",):
+        owner = _owner(kind, name)
+        function = inspect.unwrap(getattr(owner, name, None)) if owner else None
+        code = getattr(function, "__code__", None)
+        if code is None or code.co_filename.startswith(_KIT) or not reads.ignores(function, 0):
+            continue
+        is_scalar = is_loss_layer or reads.makes_scalar(getattr(kind, "reshape", None))
+        weight = "float(top[0].diff)" if is_scalar else "top[0].diff[0]"
+        weight = "loss_weight" if name == "backward_cpu" else weight
+        return {"method": name, "at": f"{code.co_filename}:{code.co_firstlineno}", "write": weight}
+    return None
+
+
+def _beside(name):
+    """A module of the kit that lies beside this one, and needs nothing of the kit."""
+    file = os.path.join(os.path.dirname(__file__), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"pylayers_{name}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _array_methods(kind, loss_layer):

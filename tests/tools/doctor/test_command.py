@@ -70,7 +70,7 @@ def test_a_warning_alone_ends_with_status_0(capsys):
         ("\nlayer { name: 'x' } }", "net.prototxt:2: a } too many"),
         ("layer }", "net.prototxt:1: "),
         ('base_lr: 0.1\nnet: "net.prototxt"', "net.prototxt is no net: it has no layer"),
-        ("base_lr: 0.1\nmax_iter: many", "net.prototxt:2: 'max_iter: many': Couldn't parse integer: many"),
+        ("base_lr: 0.1\nmomentum: much", "net.prototxt:2: 'momentum: much': Couldn't parse float: much"),
         ("\ufeff\x00", "net.prototxt:1: "),
     ],
 )
