@@ -70,6 +70,27 @@ def classes_of_labels(layer, shape):
     return math.prod(shape[1:]) if layer.type in LABEL_LOSSES else None
 
 
+def index_bottoms(layer, shapes):
+    """The bottoms of a layer of Caffe's own that hold whole numbers and are no labels of `classes_of_labels`.
+
+    Args:
+        layer: the layer.
+        shapes: a dict from blob to shape.
+
+    Returns:
+        A dict from the bottom's index to how many numbers there are, which begin with 0.
+    """
+    found = {
+        "Embed": {0: layer.embed_param.input_dim},
+        "BatchReindex": {1: (shapes.get(layer.bottom[0]) or (1,))[0] if layer.bottom else 1},
+        "Filter": {len(layer.bottom) - 1: 2},
+        "ContrastiveLoss": {2: 2},
+        "LSTM": {1: 2},
+        "RNN": {1: 2},
+    }.get(layer.type, {})
+    return {index: count for index, count in found.items() if index < len(layer.bottom) and count > 0}
+
+
 def ignore_label(layer):
     """The label of positions that do not count in a layer of Caffe's own, or None."""
     param = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param

@@ -34,6 +34,7 @@ OTHERS = {
         "_layer_names",
         "_blob_names",
         "_bottom_ids",
+        "_top_ids",
         "_caffe",
         "_gpu_data_ptr",
         "_gpu_diff_ptr",

@@ -30,7 +30,14 @@ def add_arguments(parser):
     """The command's arguments."""
     parser.add_argument("files", nargs="*", metavar="FILE.prototxt", help="nets and solvers; none for Caffe alone")
     parser.add_argument("--gpu", type=arguments.gpus, metavar="IDS", help="as for caffe train, such as 0 or 0,1 or all")
-    parser.add_argument("--no-run", action="store_true", help="do not run the nets, only build them")
+    parser.add_argument("--no-run", action="store_true", help="build the nets, and do not run them")
+    parser.add_argument(
+        "--run-limit",
+        type=arguments.above_zero,
+        default=60,
+        metavar="SECONDS",
+        help="what a net's run has; default: 60",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the result here")
 
 
@@ -47,7 +54,7 @@ def run(options):
         UserError: no file can be read or parsed, or a net that it names; or the result cannot be written.
     """
     with report.whole_file(options.json) as json_file:
-        found = examine(options.files, options.gpu)
+        found = examine(options.files, options.gpu, None if options.no_run else options.run_limit)
         if options.files and len(found.refused) == len(options.files):
             *others, last = found.refused
             for message in others:
@@ -84,12 +91,13 @@ class Examined(NamedTuple):
     refused: list  # why a file cannot be used, a line each
 
 
-def examine(files=(), gpu=None):
+def examine(files=(), gpu=None, limit=60):
     """Finds out what is wrong.
 
     Args:
         files: of nets and solvers; none for Caffe alone.
         gpu: what ``caffe train --gpu`` is to be given.
+        limit: the seconds that a net may run; None not to run it.
 
     Returns:
         What was `Examined`.
@@ -103,7 +111,7 @@ def examine(files=(), gpu=None):
         return Examined(facts, findings, not files, refused)
     gpus, place = environment.gpus_of(gpu) if gpu else [], {}
     for file in files:
-        nets = _refusal(_check, (file, gpu), refused)
+        nets = _refusal(_check, (file, gpu, limit), refused)
         if nets is None:
             continue
         findings += nets.findings
@@ -119,9 +127,9 @@ def _check(arguments):
     from pylayers.tools.doctor.check import check
     from pylayers.tools.doctor.read import read
 
-    file, gpu = arguments
+    file, gpu, limit = arguments
     nets = read(file)
-    found = [*nets.findings, *check(nets, gpu)]
+    found = [*nets.findings, *check(nets, gpu, limit)]
     found.sort(key=lambda finding: (finding.file, finding.line or 0))
     return nets._replace(findings=found)
 

@@ -11,23 +11,23 @@ from pylayers.caffe_nets import child, kit
 from pylayers.caffe_nets.child import fatal
 from pylayers.tools.doctor.finding import Finding, describe
 
-_PROBE = Path(__file__).with_name("probe.py")
 
-
-def ask(do, *arguments, first=()):
+def ask(do, *arguments, first=(), script="probe", timeout=None):
     """Has `probe` do something in a child process, with Caffe's log of it.
 
     Args:
         do: the name of the probe's function.
         *arguments: of that function.
         first: folders to search for modules first.
+        script: the module beside this one that has the function.
+        timeout: seconds that it has; as for any child by default.
 
     Returns:
         A `child.Answer`.
     """
-    return child.ask(
-        str(_PROBE), do, *arguments, first=first, timeout=child.TIMEOUT, GLOG_minloglevel="0", GLOG_logtostderr="1"
-    )
+    file = str(Path(__file__).with_name(f"{script}.py"))
+    timeout = timeout or child.TIMEOUT
+    return child.ask(file, do, *arguments, first=first, timeout=timeout, GLOG_minloglevel="0", GLOG_logtostderr="1")
 
 
 # What a failed import of Caffe says: the rule, a pattern of the traceback or the log, what is wrong, what to do.

@@ -39,7 +39,7 @@ class Net:
         layers: a `Layer` for each layer of the phase.
         cut: the lines of the layers that something was cut out of which Caffe does not know.
         solver: the path of the solver that names it, or None.
-        weights: whether the solver names a file of weights.
+        weights: the files of weights that the solver names, a list.
         is_trained: whether it is the train net of a solver.
         modules: what is known of each module of its Python layers, a dict from name to `modules.Module`; `check` finds
             it out before any rule asks, as it does gpus.
@@ -47,7 +47,7 @@ class Net:
         shapes: dict from blob to shape once the net has been built, else None.
     """
 
-    def __init__(self, path, phase, param, field, state=None, *, cut=(), solver=None, weights=False, is_trained=False):
+    def __init__(self, path, phase, param, field, state=None, *, cut=(), solver=None, weights=(), is_trained=False):
         self.path, self.phase, self.field = path, phase, field
         self.cut, self.solver, self.weights, self.is_trained = cut, solver, weights, is_trained
         self.param = caffe_pb2.NetParameter()
@@ -96,6 +96,13 @@ class Net:
     def python_layers(self):
         """The layers of type Python."""
         return [layer for layer in self.layers if layer.param.type == "Python"]
+
+    @property
+    def is_constant(self):
+        """Whether all that it is fed with are constants of DummyData, so that zeros in it say nothing."""
+        data = [layer.param for layer in self.layers if not layer.param.bottom]
+        fillers = [filler.type for param in data for filler in param.dummy_data_param.data_filler]
+        return all(param.type == "DummyData" for param in data) and set(fillers) <= {"constant"}
 
     @property
     def has_loss(self):

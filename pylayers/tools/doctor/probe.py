@@ -64,7 +64,7 @@ def environment():
     try:
         caffe = importlib.import_module("caffe")
     except BaseException:  # sys.exit among it
-        return _raised()
+        return raised()
     if not hasattr(caffe, "Net") or not hasattr(caffe, "layer_type_list"):
         return {"is_pycaffe": False}
     return {
@@ -100,7 +100,7 @@ def cupy(device):
     try:
         module = importlib.import_module("cupy")
     except BaseException as error:
-        return {"missing": getattr(error, "name", None) == "cupy", **_raised()}
+        return {"missing": getattr(error, "name", None) == "cupy", **raised()}
     found = {"cupy": module.__version__}
     try:
         found["cuda"] = module.cuda.runtime.runtimeGetVersion() // 1000
@@ -108,7 +108,7 @@ def cupy(device):
         with module.cuda.Device(device):
             found["computes"] = float((module.arange(3) + 1).sum()) == 6
     except BaseException:
-        found.update(_raised())
+        found.update(raised())
     return found
 
 
@@ -127,7 +127,7 @@ def classes(module, layers):
     try:
         imported = importlib.import_module(module)
     except BaseException as error:
-        return {"missing": getattr(error, "name", None), **_raised()}
+        return {"missing": getattr(error, "name", None), **raised()}
     found = {}
     for name, param_strs in layers.items():
         try:
@@ -135,7 +135,7 @@ def classes(module, layers):
         except AttributeError:
             continue
         except BaseException:
-            return {"missing": None, **_raised()}
+            return {"missing": None, **raised()}
         found[name] = _describe(kind, param_strs)
     places = [getattr(imported, "__file__", None), *getattr(imported, "__path__", ())]
     return {"names": dir(imported), "classes": found, "file": next(filter(None, places), "")}
@@ -151,11 +151,11 @@ def net(file, phase, level):
     try:
         built = caffe.Net(file, phase, *more)
     except BaseException:  # sys.exit among it
-        return _raised()
+        return raised()
     return {"shapes": {name: list(blob.data.shape) for name, blob in built.blobs.items()}}
 
 
-def _raised():
+def raised():
     """What is being handled, a dict.
 
     Returns:
@@ -167,7 +167,7 @@ def _raised():
     frames = [(frame.filename, frame.lineno) for frame in error.stack]
     for part in _chain(error):
         # From the first line on that is neither here nor in importlib.
-        while part.stack and (part.stack[0].filename == __file__ or "importlib" in part.stack[0].filename):
+        while part.stack and (_is_here(part.stack[0].filename) or "importlib" in part.stack[0].filename):
             del part.stack[0]
     # Before that line a SyntaxError has those of the code, indented; after it may come more of the message.
     line = next(line for line in error.format_exception_only() if not line.startswith(" "))
@@ -177,6 +177,11 @@ def _raised():
         "is_kits": kind in (ValueError, TypeError) and bool(frames) and frames[-1][0].startswith(_KIT),
         "at": next((f"{file}:{line}" for file, line in reversed(frames) if _is_users(file)), None),
     }
+
+
+def _is_here(file):
+    """Whether a file lies beside this one."""
+    return os.path.dirname(os.path.abspath(file)) == os.path.dirname(os.path.abspath(__file__))
 
 
 _KIT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep

@@ -147,7 +147,11 @@ class _Solver:
         field = self.field.all(name)[index]
         value = getattr(self.param, name)
         value = value[index] if name.startswith("test") else value
-        more = {"solver": self.path, "weights": bool(self.param.weights), "is_trained": phase == "train"}
+        more = {
+            "solver": self.path,
+            "weights": [file for each in self.param.weights for file in each.split(",")],
+            "is_trained": phase == "train",
+        }
         if name.endswith("param"):
             return Net(self.path, phase, value, field, state, cut=self.cut, **more)
         if not os.path.exists(value):

@@ -218,10 +218,13 @@ class HelpedLayer(UnweightedLayer):
     def backward(self, top, propagate_down, bottom):
         self.help(top, bottom)
 
+    def help(self, top, bottom):
+        pass
+
 
 class NothingWrittenLayer(GoodLayer):
     def backward(self, top, propagate_down, bottom):
-        raise NotImplementedError("no gradient")
+        print("no gradient")
 
 
 class UnweightedFormulaLayer(L1LossLayer):

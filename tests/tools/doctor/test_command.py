@@ -6,6 +6,7 @@ import re
 import pytest
 from harness import ROOT
 from harness.doctor_nets import DATA, NO_WEIGHT, PRED, python
+from harness.doctor_runs import SHOWN
 from harness.doctor_tables import BROKEN, CUPYS, ENVIRONMENTS, GOOD
 
 from pylayers.tools import cli
@@ -15,6 +16,7 @@ from pylayers.tools.doctor.finding import RULES
 
 def test_every_rule_is_tested():
     tables = {broken.rule for broken in BROKEN}, {rule for rule, *_ in ENVIRONMENTS}, {rule for rule, *_ in CUPYS}
+    tables = (*tables, {run.rule for run in SHOWN}, {"run-limit"})
     # Each of these has a test of its own above.
     alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format"}
     alone |= {"solver-net", "solver-settings", "nothing-learns", "data-source", "kit-shadowed"}

@@ -63,7 +63,8 @@ def loss_weight_ignored(net):
     for layer in net.python_layers() if net.phase == "train" else ():
         ignored = (net.described(layer) or {}).get("weight_ignored")
         weights = [weight for weight in layer.param.loss_weight if weight not in (0, 1)]
-        if not ignored or not (weights or (layer.is_under_loss and layer.runs_backward)):
+        in_place = set(layer.param.top) & set(layer.param.bottom)  # the diff of its bottom is that of its top
+        if not ignored or in_place or not (weights or (layer.is_under_loss and layer.runs_backward)):
             continue
         what = f"the loss_weight {weights[0]:g}" if weights else f"the gradient from above, {names(net.takers(layer))},"
         read = "loss_weight" if ignored["method"] == "backward_cpu" else "top"
