@@ -152,18 +152,34 @@ def _print(facts, findings, count):
     if facts["caffe"] and not facts["numba"]:
         versions.append("no Numba, with which the losses are faster on the CPU")
     print(", ".join(versions) + (f"; Caffe in {facts['folders'][0]}" if facts["caffe"] and facts["folders"] else ""))
-    for finding in findings:
+    for finding, others in _grouped(findings):
         place = ":".join(str(part) for part in (finding.file, finding.line) if part is not None)
         layer = f'layer "{finding.layer}": ' if finding.layer else ""
         print(f"{place + ': ' if place else ''}{finding.severity}: {layer}{finding.found} [{finding.rule}]")
         if finding.write:
             print(f"    write: {finding.write}")
+        if others:
+            lines = ", ".join(str(other.line) for other in others)
+            print(textwrap.fill(f"the same in {len(others)} more lines: {lines}", 100, **_INDENT))
         if finding.detail:
             print(textwrap.indent(finding.detail.strip(), "    | "))
     if not findings:
         print("nothing wrong found")
     else:
         print(", ".join(f"{number} {kind}{'s' * (number != 1)}" for kind, number in count.items()))
+
+
+_INDENT = {"initial_indent": "    ", "subsequent_indent": "    "}
+
+
+def _grouped(findings):
+    """Each finding with those that say the same of other lines, where they are more than three, as a fork's are."""
+    groups = {}
+    for finding in findings:
+        groups.setdefault(finding._replace(line=None, layer=None), []).append(finding)
+    for group in groups.values():
+        for finding in group if len(group) <= 3 else group[:1]:
+            yield finding, [] if len(group) <= 3 else group[1:]
 
 
 _VERSIONS = {

@@ -114,3 +114,17 @@ def test_several_files_in_one_call(tmp_path, monkeypatch, capsys):
     assert "gone.prototxt: No such file" in lines[0]
     assert lines[1].startswith("pylayers doctor: c.prototxt:1: ")
     assert len(json.loads((tmp_path / "x.json").read_text())["refused"]) == 2
+
+
+@pytest.mark.usefixtures("quick_children")
+def test_what_is_the_same_in_many_lines_is_printed_once(tmp_path, capsys):
+    layers = "".join(
+        f'layer {{ name: "bn{index}" type: "BN" bottom: "data" top: "bn{index}" }}\n' for index in range(30)
+    )
+    (tmp_path / "net.prototxt").write_text(DATA.replace("include { phase: TRAIN }", "") + layers)
+    assert cli.main(["doctor", str(tmp_path / "net.prototxt")]) == 1
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert 'layer "bn0": this Caffe has no layer type "BN"' in lines[0]
+    assert lines[2].startswith("    the same in 29 more lines: 4, 5, 6, ")
+    assert max(map(len, lines[2:])) <= 100
+    assert lines[-1] == "30 errors, 0 warnings"

@@ -33,7 +33,7 @@ def data_source(net):
         elif source and layer.param.type == "Data":
             is_lmdb, database = os.path.exists(os.path.join(source, "data.mdb")), layer.param.data_param
             if is_lmdb and database.backend == database.LEVELDB:
-                found = f"{source} is LMDB, and is opened as LEVELDB, Caffe's default: it is damaged by that"
+                found = f"{source} is LMDB, and is opened as LEVELDB, Caffe's default: Caffe ends with that"
                 yield net.error(layer, (block,), found, "backend: LMDB in data_param")
         mean = layer.param.transform_param.mean_file
         if mean and not os.path.exists(mean):
