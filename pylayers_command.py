@@ -15,8 +15,10 @@ def main():
     kit.bind()
     from pylayers.tools import cli
 
-    if place and "doctor" not in sys.argv[1:2]:  # doctor has a finding for it
-        print("pylayers: {}; write: {}".format(*kit.shadow_words(place)), file=sys.stderr)
+    if place and sys.argv[1:2] != ["doctor"]:  # doctor has a finding for it
+        print(
+            " ".join(["pylayers", *sys.argv[1:2]]), "; write: ".join(kit.shadow_words(place)), sep=": ", file=sys.stderr
+        )
     return cli.main()
 
 

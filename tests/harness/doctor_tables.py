@@ -317,6 +317,7 @@ BROKEN = [
         at(weighted("hinge_loss_param { norm: L2 }"), "hinge_loss_param"),
         "read hinge_loss_param",
         "else no such block",
+        "warning",
     ),
     Broken(
         "negative-weight",

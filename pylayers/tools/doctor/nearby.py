@@ -30,17 +30,18 @@ def find(name, *files):
     return None
 
 
-def module_folder(name, *files):
+def module_folder(name, *files, but=None):
     """The folder that has to be on PYTHONPATH for a module near a net; None where there is no such module.
 
     Args:
         name: the module's, with dots.
         *files: paths of the net, and of the solver.
+        but: a folder that is not meant.
     """
     path = Path(*name.split("."))
     beside = [Path(file).resolve().parent for file in files]
     for place in dict.fromkeys([Path.cwd(), *(each for folder in beside for each in _below(folder))]):
-        if any(list(place.glob(f"{path}{end}")) for end in (".py", "/__init__.py", "*.so")):
+        if str(place) != but and any(list(place.glob(f"{path}{end}")) for end in (".py", "/__init__.py", "*.so")):
             return str(place)
     return None
 

@@ -70,6 +70,17 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
     assert cli.main(["doctor", "nets/net.prototxt"]) == 0
 
 
+def test_a_module_beside_the_net_that_is_called_pylayers(examine, tmp_path):
+    """The kit is found in its place."""
+    (tmp_path / "pylayers.py").write_text("")
+    place = os.path.relpath(tmp_path)
+    (finding,) = examine(DATA + PRED + python("MyLossLayer"))
+    assert finding.rule == "layer-class"
+    assert finding.found == "the module pylayers has no MyLossLayer; it is the kit, and not the one in " + place
+    expected = f'another name for {place}/pylayers, such as my_layers, and module: "my_layers" with PYTHONPATH={place}'
+    assert finding.write == expected
+
+
 @pytest.mark.parametrize("colon", [":", ""])
 def test_lines_of_fields(colon):
     text = """# layer {

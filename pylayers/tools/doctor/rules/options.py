@@ -13,6 +13,9 @@ TOPIC = "Options"
 _OWN_PARAMS = [field.name for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields if field.name.endswith("_param")]
 
 
+_OF_LOSSES = ("loss_param", "softmax_param", "infogain_loss_param")
+
+
 @rule(TOPIC)
 def unread_param(net):
     """What: ``python_param`` in a layer whose type is not Python; ``loss_param``, ``softmax_param`` or another such
@@ -34,7 +37,8 @@ def unread_param(net):
             if name != "python_param" and param.HasField(name):
                 known = (net.described(layer) or {}).get("options", ())
                 found = f"a Python layer does not read {name}, so what it says has no effect"
-                yield net.error(layer, (name,), found, _param_str(param, known))
+                report = net.error if name in _OF_LOSSES else net.warning
+                yield report(layer, (name,), found, _param_str(param, known))
 
 
 def _param_str(param, known):

@@ -81,8 +81,9 @@ def _other_pylayers(net, module):
     """What a second module called pylayers has to do with a class that is missing, and what to write; "" for none."""
     if not module.file.startswith(kit.FOLDER + os.sep):
         return f"; it is {module.file}, which comes before the kit", kit.shadow_words(module.file)[1]
-    folder = nearby.module_folder("pylayers", net.path, *filter(None, [net.solver]))
-    if folder is None or os.path.samefile(folder, os.path.dirname(kit.FOLDER)):
+    parent = os.path.realpath(os.path.dirname(kit.FOLDER))
+    folder = nearby.module_folder("pylayers", net.path, *filter(None, [net.solver]), but=parent)
+    if folder is None:
         return "", ""
     place = os.path.relpath(folder)
     write = f"another name for {place}/pylayers, such as my_layers, and module: "
