@@ -18,9 +18,10 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
+    py_modules=["pylayers_command"],
     packages=find_packages(include=["pylayers", "pylayers.*"]),
     package_data={"pylayers": ["**/*.cu", "py.typed"]},
-    entry_points={"console_scripts": ["pylayers = pylayers.tools.cli:main"]},
+    entry_points={"console_scripts": ["pylayers = pylayers_command:main"]},
     python_requires=">=3.9",
     install_requires=["numpy", "rich"],
     extras_require={

@@ -27,6 +27,24 @@ _CONSTANT_BOTTOMS = {
 FIXED_PARAMETERS = ("BatchNorm",)
 # Layers of a Caffe that is built with OpenCV.
 WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
+# The kit's own layer for a type that forks of Caffe have. Not all of them need be there: `pylayers.__all__` says.
+FORK_LAYERS = {
+    "SmoothL1Loss": "SmoothL1LossLayer",
+    "HuberLoss": "SmoothL1LossLayer",
+    "FocalLoss": "FocalLossLayer",
+    "SoftmaxFocalLoss": "FocalLossLayer",
+    "SoftmaxWithFocalLoss": "FocalLossLayer",
+    "DiceLoss": "DiceLossLayer",
+    "DiceCoefLoss": "DiceLossLayer",
+    "TripletLoss": "TripletLossLayer",
+    "WeightedSoftmaxLoss": "WeightedSoftmaxLossLayer",
+    "WeightedSoftmaxWithLoss": "WeightedSoftmaxLossLayer",
+    "SoftmaxWithWeightedLoss": "WeightedSoftmaxLossLayer",
+}
+# What Caffe 1.0 writes for a field of a fork or of another version.
+FORK_FIELDS = {"param_str_": "param_str, as it is called today"}
+# Fields by which forks weight the classes of SoftmaxWithLoss.
+CLASS_WEIGHT_FIELDS = ("class_weighting", "weight_by_label_freqs", "class_weight", "class_loss_weights")
 
 # The defaults of Caffe's own gradient checker, test_gradient_check_util.hpp; the kit's checker has the same.
 GRADIENT_CHECKER = {"step": 1e-2, "threshold": 1e-3, "seed": 1701, "kink": 0.0, "kink_range": -1.0}
@@ -156,6 +174,22 @@ def _near_margin(margin, shape):
     return Range(-half, half)
 
 
+def index_bottoms(layer, shapes):
+    """The bottoms of a layer of Caffe's own that hold whole numbers and are no labels of `classes_of_labels`.
+
+    Args:
+        layer: a LayerParameter.
+        shapes: a dict from blob to shape.
+
+    Returns:
+        A dict from the bottom's index to how many numbers there are, which begin with 0.
+    """
+    given = [shapes.get(blob) or (1,) for blob in layer.bottom]
+    if not given or layer.type in (*LABEL_LOSSES, "Accuracy"):
+        return {}
+    return {index: found.classes for index, found in domains(layer, given).items() if isinstance(found, Labels)}
+
+
 def ignore_label(layer):
     """The label that one of Caffe's own layers ignores, or None."""
     param = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
@@ -171,8 +205,8 @@ def draws_at_random(layer, phase):
     return layer.type == "Pooling" and layer.pooling_param.pool == layer.pooling_param.STOCHASTIC
 
 
-def learns(layer):
-    """Whether one of Caffe's own layers has a parameter whose lr_mult is not 0; False for any Python layer."""
+def parameters(layer):
+    """How many parameters a layer of Caffe's own has; a Python layer does not say."""
     kinds = {
         "Convolution": 1 + layer.convolution_param.bias_term,
         "Deconvolution": 1 + layer.convolution_param.bias_term,
@@ -186,6 +220,10 @@ def learns(layer):
         "RNN": 5,
         "Parameter": 1,
     }
-    rates = [spec.lr_mult for spec in layer.param]
-    count = kinds.get(layer.type, 0)
+    return kinds.get(layer.type, 0)
+
+
+def learns(layer):
+    """Whether a layer of Caffe's own has a parameter whose lr_mult is not 0; a Python layer does not say."""
+    count, rates = parameters(layer), [spec.lr_mult for spec in layer.param]
     return any((rates + [1] * count)[:count])

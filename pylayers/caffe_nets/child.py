@@ -64,7 +64,9 @@ def ask(module, function, *arguments, first=(), path=None, timeout=None, **envir
     Returns:
         An `Answer`.
     """
-    request = {"path": path, "first": list(first), "module": module, "function": function, "arguments": arguments}
+    request = {"path": path, "first": list(first), "module": module, "function": function}
+    request["arguments"] = pickle.dumps(arguments)
+    request["kit"] = module.split(".")[0] == "pylayers"
     with tempfile.TemporaryDirectory() as folder:
         question, answer, log = (Path(folder, name) for name in ("request", "answer", "log"))
         question.write_bytes(pickle.dumps(request))

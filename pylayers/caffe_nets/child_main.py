@@ -19,8 +19,9 @@ def work(request):
 
     Args:
         request: a dict with ``path``, the whole of sys.path, or None to leave it; ``first``, folders to put before it;
-            ``module``, a module's name or the absolute path of its file; ``function``, the name of a function in it;
-            ``arguments``, a tuple.
+            ``kit``, whether the module is one of the kit's; ``module``, a module's name or the absolute path of its
+            file; ``function``, the name of a function in it; ``arguments``, a tuple, pickled, as what it takes to read
+            them may be on that path.
 
     Returns:
         What the function returns.
@@ -28,14 +29,18 @@ def work(request):
     if request["path"] is not None:
         sys.path[:] = request["path"]
     sys.path[:0] = request["first"]
+    if request["kit"]:  # whatever else is called pylayers on the path
+        _load("pylayers_kit", os.path.join(os.path.dirname(os.path.abspath(__file__)), "kit.py")).bind()
     module = request["module"]
-    if os.path.isabs(module):
-        spec = importlib.util.spec_from_file_location("pylayers_child_work", module)
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-    else:
-        loaded = importlib.import_module(module)
-    return getattr(loaded, request["function"])(*request["arguments"])
+    loaded = _load("pylayers_child_work", module) if os.path.isabs(module) else importlib.import_module(module)
+    return getattr(loaded, request["function"])(*pickle.loads(request["arguments"]))
+
+
+def _load(name, file):
+    spec = importlib.util.spec_from_file_location(name, file)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def answer(request_file, answer_file):

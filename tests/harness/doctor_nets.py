@@ -120,12 +120,42 @@ COST = DATA + PRED + python("GoodLayer", "doctor_layers", more="", name="cost")
 
 
 TWO_COSTS = COST.replace("GoodLayer", "TwoTopsLayer").replace('top: "cost"', 'top: "cost" top: "more"')
-SETTINGS = 'base_lr: 0.1 lr_policy: "fixed" test_interval: 1'
+SETTINGS = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 10'
 
+
+def weighted(more, param_str='{"class_weights": [1, 2, 3, 4, 5]}'):
+    """A weighted softmax loss, with a line `more`."""
+    return f"""{DATA}{SCORES}\
+layer {{ name: "loss" type: "Python" bottom: "scores" bottom: "label" top: "loss" loss_weight: 1
+  {more}
+  python_param {{ module: "pylayers" layer: "WeightedSoftmaxLossLayer"
+    param_str: '{param_str}' }} }}
+"""
+
+
+def twice(kind, loss='"SoftmaxWithLoss"', target="label"):
+    """A layer over the scores, and a loss over that."""
+    more = DATA.replace('top: "label"', 'top: "label" top: "more"').replace("} } }", "} shape { dim: 4 dim: 5 } } }")
+    return f"""{more if target == "more" else DATA}{SCORES}\
+layer {{ name: "prob" type: "{kind}" bottom: "scores" top: "prob" }}
+layer {{ name: "loss" type: {loss} top: "loss" loss_weight: 1
+  bottom: "prob" bottom: "{target}" }}
+"""
+
+
+CLASSIFIED = f"""{DATA}{SCORES}\
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label"
+  top: "loss" }}
+"""
+AGAIN = """\
+layer { name: "pred" type: "Convolution" bottom: "data" top: "again"  # here
+  convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
+"""
+RELUS = euclidean().replace(LOSS, 2 * 'layer { name: "relu" type: "ReLU" bottom: "pred" top: "pred" }\n' + LOSS)
 
 NO_WEIGHT = euclidean(more="")
 TEST_NET = euclidean().replace("TRAIN", "TEST")
-RIGHT = 'base_lr: 0.1 lr_policy: "fixed"'
+RIGHT = SETTINGS
 
 
 def marked_line(text):

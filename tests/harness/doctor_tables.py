@@ -3,8 +3,10 @@
 from typing import NamedTuple
 
 from harness.doctor_nets import (
+    AGAIN,
     ARGMAX,
     CHECK_SHAPES,
+    CLASSIFIED,
     COST,
     DATA,
     FROZEN_LABELLER,
@@ -14,6 +16,7 @@ from harness.doctor_nets import (
     ONES,
     PRED,
     REAL_LOSS,
+    RELUS,
     SCALED,
     SILENCE,
     TWO_COSTS,
@@ -26,6 +29,8 @@ from harness.doctor_nets import (
     python,
     reduction,
     softmax,
+    twice,
+    weighted,
     with_param_str,
 )
 
@@ -46,7 +51,26 @@ def signature(layer, found, write):
     return Broken("method-signature", net, found, write)
 
 
+def unweighted(layer, found, write, more="\n loss_weight: 0.5"):
+    net = at(DATA + PRED + python(layer, "doctor_layers", more), "loss_weight: 0.5" if "\n" in more else LOSS)
+    return Broken("loss-weight-ignored", net, found, write, "warning")
+
+
 BROKEN = [
+    unweighted("UnweightedLayer", "never reads its top: the loss_weight 0.5 has no effect", "= top[0].diff[0] * ..."),
+    unweighted("ScalarUnweightedLayer", "doctor_layers.py:", "bottom[0].diff[...] = float(top[0].diff) * ..."),
+    unweighted("UnweightedFormulaLayer", "backward_cpu at ", "bottom[0].diff[...] = loss_weight * ..."),
+    unweighted("OwnBackwardLayer", "backward at ", "= float(top[0].diff) * ..."),
+    Broken(
+        "loss-weight-ignored",
+        at(DATA + PRED + python("UnweightedLayer", "doctor_layers", "loss_weight: 0"), LOSS).replace(
+            "loss_weight: 0", ""
+        )
+        + SCALED.replace("}", "loss_weight: 1 }"),
+        'the gradient from above, "scaled", has no effect',
+        "= top[0].diff * ...",
+        "warning",
+    ),
     Broken(
         "module-import",
         at(euclidean(module="no_such_module"), "module:"),
@@ -189,6 +213,156 @@ BROKEN = [
         "L1LossLayer: param_str is not JSON",
     ),
     Broken(
+        "unknown-field",
+        at(euclidean(more="\n loss_weight: 1 smooth_l1_loss_param { sigma: 3 more { x: [1, 2] } }"), "loss_weight"),
+        'Caffe 1.0 has no "smooth_l1_loss_param" in a layer (it is a fork\'s), and refuses the file',
+        "no such line, or the fork",
+    ),
+    Broken(
+        "unknown-field",
+        at(with_param_str(euclidean(), "{}").replace("param_str:", "param_str_:"), "param_str_"),
+        'no "param_str_" in python_param, and',
+        "param_str, as it is called today",
+    ),
+    Broken(
+        "unknown-field",
+        at(euclidean(more="\n loss_wieght: 1 loss_weight: 1"), "loss_wieght"),
+        'no "loss_wieght" in a layer, and',
+        "loss_weight",
+    ),
+    Broken(
+        "unknown-field",
+        at(euclidean().replace("num_output: 3", "\n engine: MKL2017 num_output: 3"), "engine"),
+        'no "MKL2017" for engine (it is a fork\'s), and',
+    ),
+    Broken(
+        "unknown-field",
+        at(euclidean().replace("num_output: 3", "\n engine: CUDN num_output: 3"), "engine"),
+        'no "CUDN" for engine, and',
+        "engine: CUDNN",
+    ),
+    Broken(
+        "unknown-field",
+        at(euclidean(more="loss_weight: 1\n name: 'loss'"), "name: "),
+        '"name" stands twice in a layer, and may stand once: Caffe refuses',
+        "one name",
+    ),
+    Broken(
+        "unknown-field",
+        at(CLASSIFIED.replace('  top: "l', '  loss_param { class_weighting: 2 } top: "l'), "loss_param"),
+        'Caffe 1.0 has no "class_weighting" in loss_param, and',
+        'layer: "WeightedSoftmaxLossLayer" }, with class_weights in param_str',
+    ),
+    Broken(
+        "unknown-field",
+        at(CLASSIFIED.replace('  top: "l', '  loss_param { ignore_label: [1, 2] } top: "l'), "loss_param"),
+        '"ignore_label" takes one number in loss_param, found [...]: Caffe refuses the file',
+    ),
+    Broken(
+        "unknown-field",
+        at(CLASSIFIED.replace('  top: "l', '  loss_param { ignore_label: none } top: "l'), "loss_param"),
+        '"ignore_label" takes one number in loss_param, found none: Caffe refuses the file',
+    ),
+    Broken(
+        "layer-type",
+        at(CLASSIFIED.replace('type: "Soft', '\ntype: "WeightedSoft'), "type:"),
+        'this Caffe has no layer type "WeightedSoftmaxWithLoss"',
+        'layer: "WeightedSoftmaxLossLayer"',
+    ),
+    Broken(
+        "layer-type",
+        at(euclidean().replace('type: "Convolution"', '\n type: "Roi"'), "type:"),
+        'this Caffe has no layer type "Roi"',
+        "a type that Caffe has",
+    ),
+    Broken(
+        "layer-type",
+        at(euclidean().replace('type: "Convolution"', '\n type: "convolution"'), "type:"),
+        "no layer type",
+        'type: "Convolution"',
+    ),
+    Broken("layer-type", at(euclidean().replace('type: "Convolution"', ""), 'layer { name: "pred"'), "has no type"),
+    Broken(
+        "layer-type",
+        at(euclidean().replace('type: "Convolution"', '\n type: "ImageData"'), "type:"),
+        "no layer type",
+        "make CAFFE=--with-opencv",
+    ),
+    Broken(
+        "unread-param",
+        at(euclidean().replace('type: "Python"', '\n type: "EuclideanLoss"'), "type: "),
+        'type "EuclideanLoss" does not read python_param, so EuclideanLossLayer is not run',
+        'type: "Python"',
+    ),
+    Broken(
+        "unread-param",
+        at(weighted("loss_param { ignore_label: 255 normalize: false }"), "loss_param"),
+        "a Python layer does not read loss_param",
+        'param_str: \'{"class_weights": [1, 2, 3, 4, 5], "ignore_label": 255, "normalization": "BATCH_SIZE"}\'',
+    ),
+    Broken(
+        "unread-param",
+        at(weighted("softmax_param { axis: 2 }"), "softmax_param"),
+        "read softmax_param",
+        '"axis": 2}',
+    ),
+    Broken(
+        "unread-param",
+        at(weighted('infogain_loss_param { source: "H" }', ""), "infogain_loss_param"),
+        "read infogain_loss_param",
+        '{"class_weights": [one for each class]}',
+    ),
+    Broken(
+        "unread-param",
+        at(weighted("hinge_loss_param { norm: L2 }"), "hinge_loss_param"),
+        "read hinge_loss_param",
+        "else no such block",
+        "warning",
+    ),
+    Broken(
+        "negative-weight",
+        at(euclidean(more="\n loss_weight: -2"), "loss_weight"),
+        "loss_weight -2: training makes this loss large",
+        "loss_weight: 2, unless",
+        "warning",
+    ),
+    Broken(
+        "negative-weight",
+        at(weighted("", '{"class_weights": [1, -0.5, 1, 1, 1]}'), "param_str"),
+        "a class weight of -0.5",
+        '0.5 in "class_weights"',
+        "warning",
+    ),
+    Broken(
+        "softmax-twice",
+        at(twice("Softmax"), 'bottom: "prob"'),
+        'SoftmaxWithLoss takes the softmax itself, and "prob" below it is a Softmax',
+        'bottom: "scores"',
+        "warning",
+    ),
+    Broken(
+        "softmax-twice",
+        at(
+            twice("Softmax", '"Python" python_param { module: "pylayers" layer: "WeightedSoftmaxLossLayer" }'),
+            'bottom: "prob"',
+        ),
+        "WeightedSoftmaxLossLayer takes the softmax itself",
+        severity="warning",
+    ),
+    Broken(
+        "softmax-twice",
+        at(twice("Sigmoid", '"SigmoidCrossEntropyLoss"', "more"), 'bottom: "prob"'),
+        "SigmoidCrossEntropyLoss takes the sigmoid itself",
+        severity="warning",
+    ),
+    Broken(
+        "same-name",
+        euclidean().replace(LOSS, AGAIN + "\n" + LOSS),
+        "the layer at line 3 has this name too",
+        'name: "pred_2"',
+        "warning",
+    ),
+    Broken(
         "fixed-convolution-zero",
         at(fixed('bias_term: false\n weight_filler { type: "constant" }'), "weight_filler"),
         "its top is always 0",
@@ -240,12 +414,18 @@ GOOD = [
     ("method-signature", DATA + PRED + python("ArrayL1LossLayer", "user_losses")),
     ("method-signature", DATA + python("NoGradientsLayer", "doctor_layers", bottoms=("data", "target"))),
     ("method-signature", DATA + python("NoBackwardLayer", "doctor_layers", bottoms=("data",))),
+    ("loss-weight-ignored", DATA + PRED + python("UnweightedLayer", "doctor_layers")),
+    ("loss-weight-ignored", DATA + PRED + python("WeightedLayer", "doctor_layers", "loss_weight: 0.5")),
+    ("loss-weight-ignored", DATA + PRED + python("HelpedLayer", "doctor_layers", "loss_weight: 0.5")),
+    ("loss-weight-ignored", DATA + PRED + python("NothingWrittenLayer", "doctor_layers", "loss_weight: 0.5")),
+    ("loss-weight-ignored", DATA + PRED + python("L1LossLayer", "user_losses", "loss_weight: 0.5")),
+    ("loss-weight-ignored", euclidean(more="loss_weight: 0.5")),
     ("loss-weight", euclidean(more="loss_weight: 0")),
     ("loss-weight", euclidean(more="").replace("TRAIN", "TEST")),
     ("loss-weight", euclidean(more="") + SCALED.replace("}", "loss_weight: 1 }")),
     (
         "loss-weight",
-        euclidean(more="") + SCALED + 'layer { name: "x" type: "Power" bottom: "scaled" top: "x" loss_weight: -2 }',
+        euclidean(more="") + SCALED + 'layer { name: "x" type: "Power" bottom: "scaled" top: "x" loss_weight: 2 }',
     ),
     ("loss-weight", COST.replace('"cost"', '"metric"') + REAL_LOSS),
     ("no-loss", COST + REAL_LOSS),
@@ -261,6 +441,16 @@ GOOD = [
     ("label-gradient", softmax(FROZEN_LABELLER, "propagate_down: true propagate_down: true")),
     ("no-backward", softmax(VOTES + ARGMAX, "propagate_down: true propagate_down: false")),
     ("no-backward", softmax(FROZEN_VOTES + ARGMAX)),
+    ("layer-type", CLASSIFIED),
+    ("unread-param", weighted("transform_param { }").replace("transform_param { }", "")),
+    ("unread-param", euclidean().replace("convolution_param {", "convolution_param { engine: CAFFE ")),
+    ("negative-weight", weighted("", '{"class_weights": [1, 0, 1, 1, 1]}')),
+    ("negative-weight", euclidean(more="loss_weight: 0")),
+    ("softmax-twice", twice("Softmax", '"MultinomialLogisticLoss"')),
+    ("softmax-twice", twice("ReLU")),
+    ("softmax-twice", twice("Sigmoid")),
+    ("same-name", euclidean() + AGAIN.replace('name: "pred"', 'name: "again"') + SILENCE.replace("loss", "again")),
+    ("same-name", RELUS),
     ("param-str", with_param_str(euclidean(), '{"normalization": "FULL"}')),
     ("fixed-convolution-zero", fixed(f"bias_term: false {ONES}")),
     ("fixed-convolution-zero", fixed('weight_filler { type: "constant" }', "")),

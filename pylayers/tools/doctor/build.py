@@ -1,18 +1,14 @@
 """`pylayers doctor`: what Caffe says when it builds a net, in a child process."""
 
-import difflib
-import os
 import re
 
-import caffe
 from caffe.proto import caffe_pb2
 
-from pylayers.caffe_facts import WITH_OPENCV
 from pylayers.caffe_nets.build import written
 from pylayers.caffe_nets.child import reason
 from pylayers.caffe_nets.read import PHASES
 from pylayers.tools.doctor.environment import ask
-from pylayers.tools.doctor.finding import Finding, describe
+from pylayers.tools.doctor.finding import Finding, describe, nearest
 
 describe(
     "The net as a whole",
@@ -48,10 +44,14 @@ def build(net, path):
         return []
     says, traceback = _last_words(answer)
     layer = _at_work(net, answer.log)
+    if layer and layer.field.line in net.cut:
+        return []  # it may lack what was cut out of it
+    if answer.found and answer.found["is_kits"]:
+        says, traceback = kits_words(says, layer), ""
     finding = Finding(
         "error",
         f"Caffe cannot build the net: {says}",
-        _remedy(says, layer),
+        _remedy(says, net, layer),
         net.path,
         layer.field.line if layer else None,
         layer.param.name if layer else None,
@@ -59,6 +59,15 @@ def build(net, path):
         rule="build",
     )
     return [finding]
+
+
+def kits_words(error, layer):
+    """What the kit says of a user's mistake, its last line alone, with the layer's name beside its class."""
+    said = error.partition(": ")[2]
+    if layer is None:
+        return said
+    kind = layer.param.python_param.layer
+    return f'{kind} "{layer.param.name}": {said.removeprefix(f"{kind}: ")}'
 
 
 def _last_words(answer):
@@ -77,19 +86,19 @@ _TRACEBACK = r"^Traceback \(most recent[^\n]*\n.*?^\w[^\n]*$"
 _CHAIN = r"\n\n(?:The above exception was|During handling of the above)[^\n]*\n\n"
 
 
-def _remedy(says, layer):
-    """What to write, where Caffe's message makes that plain; "" where not."""
-    unknown = re.search(r"Unknown layer type: (\w+)", says)
-    if unknown:
-        if unknown[1] in WITH_OPENCV:
-            return "a Caffe that is built with OpenCV, make CAFFE=--with-opencv"
-        near = difflib.get_close_matches(unknown[1], list(caffe.layer_type_list()), n=1)
-        return f'type: "{near[0]}"' if near else ""
-    for _, value in layer.param.ListFields() if layer else ():
-        source = getattr(value, "source", "")
-        if source and not os.path.exists(source):
-            return f'source: "a file or database that is there": there is no {source} here, in {os.getcwd()}'
-    return ""
+def _remedy(says, net, layer):
+    """What to write where it is plain from what Caffe says; else nothing."""
+    blob = re.search(r"Unknown bottom blob '(.*?)'", says)
+    if not blob or not layer:
+        return ""
+    before = net.layers[: net.layers.index(layer)]
+    made = [*net.param.input, *(top for each in before for top in each.param.top)]
+    if any(blob[1] in each.param.top for each in net.layers):
+        return f'the layer that makes "{blob[1]}" above this one'
+    if any(blob[1] in each.top for each in net.param.layer):
+        return f'bottom "{blob[1]}" is made in the other phase alone: a layer that makes it in this one too'
+    near = nearest(blob[1], made)
+    return f'bottom: "{near}"' if near else ""
 
 
 def _at_work(net, log):

@@ -7,27 +7,27 @@ import shutil
 import sys
 from pathlib import Path
 
-from pylayers.caffe_nets import child
+from pylayers.caffe_nets import child, kit
 from pylayers.caffe_nets.child import fatal
 from pylayers.tools.doctor.finding import Finding, describe
 
-_PROBE = Path(__file__).with_name("probe.py")
 
-
-def ask(do, *arguments, first=()):
-    """Calls a function of `probe` in a child process, with Caffe's log switched on.
+def ask(do, *arguments, first=(), script="probe", timeout=None):
+    """Has `probe` do something in a child process, with Caffe's log of it.
 
     Args:
         do: the name of the probe's function.
         *arguments: that function's arguments.
         first: folders to search for modules first.
+        script: the module beside this one that has the function.
+        timeout: seconds that it has; as for any child by default.
 
     Returns:
         A `child.Answer`.
     """
-    return child.ask(
-        str(_PROBE), do, *arguments, first=first, timeout=child.TIMEOUT, GLOG_minloglevel="0", GLOG_logtostderr="1"
-    )
+    file = str(Path(__file__).with_name(f"{script}.py"))
+    timeout = timeout or child.TIMEOUT
+    return child.ask(file, do, *arguments, first=first, timeout=timeout, GLOG_minloglevel="0", GLOG_logtostderr="1")
 
 
 # Causes of a failed import of Caffe: the rule, a pattern in the traceback or the log, what is wrong, and what to do.
@@ -82,8 +82,8 @@ _IMPORT_FAILURES = (
         "pip install -r docker/requirements.txt in the clone of pylayers",
     ),
 )
-# Used where the probe's `locate` gives no answer: the import itself then tells more.
-_NOT_LOCATED = {"folders": [], "binaries": [], "built_for": None}
+# In place of what the probe's `locate` finds, where it gives no answer: the import itself has more to say.
+_NOT_LOCATED = {"folders": [], "binaries": [], "built_for": None, "first": None, "others": [], "pylayers": None}
 _FACTS = ("caffe", "numpy", "numba", "protobuf", "cuda", "python_layers")
 
 
@@ -99,7 +99,7 @@ def check_caffe():
     facts.update({name: (answer.found or {}).get(name) for name in _FACTS})
     failure = import_failure(located, answer)
     if failure:
-        return facts, [failure]
+        return facts, [_with_other_caffe(failure, located), *_shadowed_kit(located)]
     if not facts["python_layers"]:
         return facts, [
             _error(
@@ -107,9 +107,31 @@ def check_caffe():
                 f"{_this_caffe(located)} is built without Python layers",
                 "build it with CMake's -DBUILD_python_layer=ON or make's WITH_PYTHON_LAYER := 1, or run make in the "
                 "clone of pylayers",
-            )
+            ),
+            *_shadowed_kit(located),
         ]
-    return facts, []
+    return facts, _shadowed_kit(located)
+
+
+def _with_other_caffe(failure, located):
+    """A failure to import Caffe, and that another Caffe stands behind the one that is imported."""
+    other = next(iter(located["others"]), None)
+    if not other or not located["first"]:
+        return failure
+    folder = os.path.dirname(located["first"])
+    return failure._replace(
+        found=f"{failure.found}; it comes before {other} on Python's path",
+        write=f"take {folder} off PYTHONPATH, if {other} is the Caffe that you mean"
+        + (f"; else: {failure.write}" if failure.write else ""),
+    )
+
+
+def _shadowed_kit(located):
+    """A warning where this Python imports another pylayers than this one."""
+    place = located["pylayers"]
+    if place is None or os.path.realpath(place) == os.path.realpath(kit.FOLDER):
+        return []
+    return [Finding("warning", *kit.shadow_words(place), rule="kit-shadowed")]
 
 
 def _this_caffe(located):
@@ -118,7 +140,7 @@ def _this_caffe(located):
 
 def is_usable(findings):
     """Whether Caffe can be imported, by what `check_caffe` found."""
-    return all(finding.rule == "python-layers" for finding in findings)
+    return all(finding.rule in ("python-layers", "kit-shadowed") for finding in findings)
 
 
 def import_failure(located, answer):
@@ -153,7 +175,7 @@ def import_failure(located, answer):
     if answer.found is None:
         return _error("caffe-import", f"import caffe {answer.end}", "build Caffe again", answer.log)
     if "traceback" not in answer.found:
-        where = ", ".join(located["folders"]) or "a file named caffe.py"
+        where = located["first"] or "a file named caffe.py"
         return _error(
             "caffe-missing", f"what this Python imports as caffe, {where}, is not pycaffe", "another name for it"
         )
@@ -300,6 +322,11 @@ describe(
             What: ``import caffe`` fails in another way, hangs, or ends the process.
             Why: the finding shows what Python and Caffe wrote.
             Write: build Caffe again, if the message does not tell.
+        """,
+        "kit-shadowed": """
+            What: another module or folder called ``pylayers``, which Python finds before the kit.
+            Why: ``module: "pylayers"`` in a net is then that one, and has none of the kit's layers.
+            Write: another name for it, or take its folder off PYTHONPATH.
         """,
         "python-layers": """
             What: a Caffe that is built without Python layers.

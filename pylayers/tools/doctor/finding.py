@@ -1,5 +1,6 @@
 """What `pylayers doctor` finds, and the registry of its rules."""
 
+import difflib
 import functools
 import inspect
 from typing import Callable, NamedTuple, Optional
@@ -56,3 +57,10 @@ def describe(topic, texts):
     """Registers rules that are no functions, under a topic: `texts` is a dict from a rule's name to its text."""
     for name, text in texts.items():
         RULES[name] = Rule(topic, inspect.cleandoc(text))
+
+
+def nearest(name, names, closeness=0.6):
+    """Of `names` the one that `name` is most likely meant to be, upper and lower case alike; None for none."""
+    folded = {each.casefold(): each for each in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=closeness)
+    return folded[near[0]] if near else None

@@ -37,7 +37,9 @@ class Net:
         param: the NetParameter, with the layers of both phases, and with the state of this phase.
         field: the net's place in the prototxt text, a `Field`.
         layers: a `Layer` for each layer of the phase.
-        weights: whether the solver names a file of weights.
+        cut: the lines of the layers that something was cut out of which Caffe does not know.
+        solver: the path of the solver that names it, or None.
+        weights: the files of weights that the solver names, a list.
         is_trained: whether it is the train net of a solver.
         modules: a dict from the name of each module of its Python layers to its `modules.Module`. `check` sets it, and
             `gpus`, before it applies a rule.
@@ -45,9 +47,9 @@ class Net:
         shapes: dict from blob to shape once the net has been built, else None.
     """
 
-    def __init__(self, path, phase, param, field, state=None, *, weights=False, is_trained=False):
+    def __init__(self, path, phase, param, field, state=None, *, cut=(), solver=None, weights=(), is_trained=False):
         self.path, self.phase, self.field = path, phase, field
-        self.weights, self.is_trained = weights, is_trained
+        self.cut, self.solver, self.weights, self.is_trained = cut, solver, weights, is_trained
         self.param = caffe_pb2.NetParameter()
         self.param.CopyFrom(param)
         # Merged in the order in which Caffe's solver does it.
@@ -94,6 +96,13 @@ class Net:
     def python_layers(self):
         """The layers of type Python."""
         return [layer for layer in self.layers if layer.param.type == "Python"]
+
+    @property
+    def is_constant(self):
+        """Whether all that it is fed with are constants of DummyData, so that zeros in it say nothing."""
+        data = [layer.param for layer in self.layers if not layer.param.bottom]
+        fillers = [filler.type for param in data for filler in param.dummy_data_param.data_filler]
+        return all(param.type == "DummyData" for param in data) and set(fillers) <= {"constant"}
 
     @property
     def has_loss(self):

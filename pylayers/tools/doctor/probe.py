@@ -6,11 +6,13 @@ installed packages, without the current folder. The kit may not be there, so thi
 
 import glob
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import re
 import sys
+import sysconfig
 import traceback
 
 # The methods that Caffe calls, each with its parameters after self.
@@ -36,7 +38,25 @@ def locate():
         "folders": folders,
         "binaries": binaries,
         "built_for": next(filter(None, map(_built_for, binaries)), None),
+        "first": _place(spec),
+        "others": _others("caffe", _place(spec)),
+        "pylayers": _place(importlib.util.find_spec("pylayers")),
     }
+
+
+def _place(spec):
+    """Where a module lies: its file, or its folder; None for none."""
+    if spec is None:
+        return None
+    if os.path.basename(spec.origin or "").startswith("__init__.") or not spec.has_location:
+        return next(iter(spec.submodule_search_locations or ()), None)
+    return spec.origin
+
+
+def _others(name, first):
+    """The other places on the module path that have a module of that name."""
+    specs = [importlib.machinery.PathFinder.find_spec(name, [folder]) for folder in sys.path]
+    return [place for place in dict.fromkeys(map(_place, specs)) if place not in (None, first)]
 
 
 def environment():
@@ -44,7 +64,7 @@ def environment():
     try:
         caffe = importlib.import_module("caffe")
     except BaseException:  # sys.exit among it
-        return _raised()
+        return raised()
     if not hasattr(caffe, "Net") or not hasattr(caffe, "layer_type_list"):
         return {"is_pycaffe": False}
     return {
@@ -80,7 +100,7 @@ def cupy(device):
     try:
         module = importlib.import_module("cupy")
     except BaseException as error:
-        return {"missing": getattr(error, "name", None) == "cupy", **_raised()}
+        return {"missing": getattr(error, "name", None) == "cupy", **raised()}
     found = {"cupy": module.__version__}
     try:
         found["cuda"] = module.cuda.runtime.runtimeGetVersion() // 1000
@@ -88,7 +108,7 @@ def cupy(device):
         with module.cuda.Device(device):
             found["computes"] = float((module.arange(3) + 1).sum()) == 6
     except BaseException:
-        found.update(_raised())
+        found.update(raised())
     return found
 
 
@@ -101,12 +121,13 @@ def classes(module, layers):
 
     Returns:
         A dict: ``traceback`` and ``error`` where the import fails, else ``names``, all that the module has, and
+        ``file``, where it lies, and
         ``classes``, a dict from class to what `_describe` finds.
     """
     try:
         imported = importlib.import_module(module)
     except BaseException as error:
-        return {"missing": getattr(error, "name", None), **_raised()}
+        return {"missing": getattr(error, "name", None), **raised()}
     found = {}
     for name, param_strs in layers.items():
         try:
@@ -114,9 +135,10 @@ def classes(module, layers):
         except AttributeError:
             continue
         except BaseException:
-            return {"missing": None, **_raised()}
+            return {"missing": None, **raised()}
         found[name] = _describe(kind, param_strs)
-    return {"names": dir(imported), "classes": found}
+    places = [getattr(imported, "__file__", None), *getattr(imported, "__path__", ())]
+    return {"names": dir(imported), "classes": found, "file": next(filter(None, places), "")}
 
 
 def net(file, phase, level):
@@ -135,20 +157,46 @@ def net(file, phase, level):
     try:
         built = caffe.Net(file, phase, *more)
     except BaseException:  # sys.exit among it
-        return _raised()
+        return raised()
     return {"shapes": {name: list(blob.data.shape) for name, blob in built.blobs.items()}}
 
 
-def _raised():
-    """The exception being handled: its ``traceback`` and, as ``error``, the line of it that names the exception."""
-    error = traceback.TracebackException(*sys.exc_info())
+def raised():
+    """What is being handled, a dict.
+
+    Returns:
+        Its ``traceback``; of this the line with the exception as ``error``; ``is_kits``, whether the kit raised it for
+        a mistake of the user's; ``at``, the file and line in the user's own code where there is any.
+    """
+    kind, raised, trace = sys.exc_info()
+    error = traceback.TracebackException(kind, raised, trace)
+    frames = [(frame.filename, frame.lineno) for frame in error.stack]
     for part in _chain(error):
-        # The traceback begins with the first frame that is neither in this file nor in importlib.
-        while part.stack and (part.stack[0].filename == __file__ or "importlib" in part.stack[0].filename):
+        # From the first line on that is neither here nor in importlib.
+        while part.stack and (_is_here(part.stack[0].filename) or "importlib" in part.stack[0].filename):
             del part.stack[0]
     # A SyntaxError has indented lines of code before that line; more lines of the message may come after it.
     line = next(line for line in error.format_exception_only() if not line.startswith(" "))
-    return {"traceback": "".join(error.format()), "error": line.partition("\n")[0]}
+    return {
+        "traceback": "".join(error.format()),
+        "error": line.partition("\n")[0],
+        "is_kits": kind in (ValueError, TypeError) and bool(frames) and frames[-1][0].startswith(_KIT),
+        "at": next((f"{file}:{line}" for file, line in reversed(frames) if _is_users(file)), None),
+    }
+
+
+def _is_here(file):
+    """Whether a file lies beside this one."""
+    return os.path.dirname(os.path.abspath(file)) == os.path.dirname(os.path.abspath(__file__))
+
+
+_KIT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+_INSTALLED = tuple(path + os.sep for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))
+
+
+def _is_users(file):
+    """Whether a file is neither of the kit, nor of Python, nor of an installed package."""
+    return os.path.isabs(file) and not file.startswith((_KIT, *_INSTALLED))
 
 
 def _chain(error):
@@ -199,6 +247,7 @@ def _describe(kind, param_strs):
         "is_loss_layer": is_loss_layer,
         "methods": {name: _method(kind, name, CALLED[name]) for name in CALLED},
         "param_str_errors": {},
+        "weight_ignored": _weight_ignored(kind, is_loss_layer),
     }
     if is_loss_layer:
         # Where a subclass has its own forward, LossLayer does not call forward_cpu; likewise for the others.
@@ -211,8 +260,38 @@ def _describe(kind, param_strs):
         found["methods"].update(_array_methods(kind, loss_layer))
         found["bottoms"] = [*kind.BOTTOMS, *kind.OPTIONAL_BOTTOMS]
         found["constants"] = list(kind.CONSTANTS)
+        found["options"] = list(kind.OPTIONS)
         found["param_str_errors"] = {text: error for text in param_strs if (error := _param_str_error(kind, text))}
     return found
+
+
+def _weight_ignored(kind, is_loss_layer):
+    """Where a class writes its gradient without the loss weight, or what comes from above.
+
+    Returns:
+        A dict with ``method``, ``at`` and what to ``write``; None where it may well read it.
+    """
+    reads = _beside("reads")
+    for name in ("backward", "backward_cpu") if is_loss_layer else ("backward",):
+        owner = _owner(kind, name)
+        function = inspect.unwrap(getattr(owner, name, None)) if owner else None
+        code = getattr(function, "__code__", None)
+        if code is None or code.co_filename.startswith(_KIT) or not reads.ignores(function, 0):
+            continue
+        is_scalar = is_loss_layer or reads.makes_scalar(getattr(kind, "reshape", None))
+        weight = "float(top[0].diff)" if is_scalar else "top[0].diff[0]"
+        weight = "loss_weight" if name == "backward_cpu" else weight
+        return {"method": name, "at": f"{code.co_filename}:{code.co_firstlineno}", "write": weight}
+    return None
+
+
+def _beside(name):
+    """A module of the kit that lies beside this one, and needs nothing of the kit."""
+    file = os.path.join(os.path.dirname(__file__), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"pylayers_{name}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _array_methods(kind, loss_layer):

@@ -2,17 +2,19 @@
 
 import os
 import re
-from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from pylayers.caffe_nets.prototxt_lines import fields_of
+from pylayers.caffe_nets.foreign import brace_mistake, cut
+from pylayers.caffe_nets.prototxt_lines import Field, fields_of
 from pylayers.caffe_nets.read import PHASES
 from pylayers.caffe_nets.text import read_text
 from pylayers.errors import UserError
+from pylayers.tools.doctor import nearby
 from pylayers.tools.doctor.finding import Finding, describe
+from pylayers.tools.doctor.forks import unknown
 from pylayers.tools.doctor.net import Net
 from pylayers.tools.doctor.solver import settings
 
@@ -58,38 +60,63 @@ def read(path):
         UserError: the file, or a net that it names, cannot be read or parsed.
     """
     text = read_text(path)
-    field = fields_of(text)
-    names = {each.name for each in field.fields}
+    names = {each.name for each in fields_of(text).fields}
     if not names & (_SOLVER_FIELDS - _NET_FIELDS):
-        return _read_net(path, text, field)
-    return _Solver(path, _parse(path, text, caffe_pb2.SolverParameter()), field).read()
+        return _read_net(path, text)
+    return _Solver(path, _parse(path, text, caffe_pb2.SolverParameter())).read()
 
 
-def _read_net(path, text, field):
-    param = _parse(path, text, caffe_pb2.NetParameter())
-    if not param.layer and not param.layers:
+def _read_net(path, text):
+    parsed = _parse(path, text, caffe_pb2.NetParameter())
+    if not parsed.param.layer and not parsed.param.layers:
         raise UserError(f"{path} is no net and no solver: it has no layer")
-    both = [Net(path, phase, param, field) for phase in PHASES]
-    # A net that is made for one phase alone, such as a train_net, is not whole in the other.
-    return Read([net for net in both if net.is_whole] or both[:1], [], None, None)
+    both = [Net(path, phase, parsed.param, parsed.field, cut=parsed.cut) for phase in PHASES]
+    # What is made for one phase alone, such as a train_net, is not whole in the other.
+    return Read([net for net in both if net.is_whole] or both[:1], parsed.findings, None, None)
+
+
+class _Parsed(NamedTuple):
+    """A text as its message."""
+
+    param: Any
+    field: Field
+    findings: list  # of what Caffe does not know, and what was therefore cut
+    cut: set  # the lines of the layers that something was cut out of
 
 
 def _parse(path, text, message):
+    left, foreign = cut(text, message.DESCRIPTOR)
     try:
-        return text_format.Parse(text, message)
+        text_format.Parse(left, message)
     except text_format.ParseError as error:
-        line = error.GetLine()
+        line, what = error.GetLine(), re.sub(r"^\d+:\d+ : ", "", str(error))
+        line, what = brace_mistake(text) or (line, what)
         place = f"{path}:{line}" if line else path
-        what = re.sub(r"^\d+:\d+ : ", "", str(error))
         raise UserError(f"{place}: {what}") from None
+    field = fields_of(text)
+    names = _layer_names(message, field)
+    findings = [unknown(each, path, names.get(each.layer)) for each in foreign]
+    return _Parsed(message, field, findings, {each.layer for each in foreign})
+
+
+def _layer_names(message, field):
+    """The names of all layers in a net or a solver, a dict from line to name."""
+    found = {}
+    for kind in ("net_param", "train_net_param", "test_net_param"):
+        nets = getattr(message, kind, ())
+        for net, text in zip(nets if kind.startswith("test") else [nets], field.all(kind)):
+            found.update(_layer_names(net, text))
+    for kind in ("layer", "layers"):
+        found.update((text.line, layer.name) for layer, text in zip(getattr(message, kind, ()), field.all(kind)))
+    return found
 
 
 class _Solver:
     """The nets of a solver, as Caffe's Solver::InitTrainNet and InitTestNets find them."""
 
-    def __init__(self, path, param, field):
-        self.path, self.param, self.field = path, param, field
-        self.findings = []
+    def __init__(self, path, parsed):
+        self.path, self.param, self.field, self.cut = path, parsed.param, parsed.field, parsed.cut
+        self.findings = list(parsed.findings)
 
     def read(self):
         """The solver as a `Read`."""
@@ -123,28 +150,32 @@ class _Solver:
         field = self.field.all(name)[index]
         value = getattr(self.param, name)
         value = value[index] if name.startswith("test") else value
-        more = {"weights": bool(self.param.weights), "is_trained": phase == "train"}
+        more = {
+            "solver": self.path,
+            "weights": [file for each in self.param.weights for file in each.split(",")],
+            "is_trained": phase == "train",
+        }
         if name.endswith("param"):
-            return Net(self.path, phase, value, field, state, **more)
+            return Net(self.path, phase, value, field, state, cut=self.cut, **more)
         if not os.path.exists(value):
             self._missing(name, field, value)
             return None
-        text = read_text(value)
-        param, field = _parse(value, text, caffe_pb2.NetParameter()), fields_of(text)
-        return Net(value, phase, param, field, state, **more)
+        parsed = _parse(value, read_text(value), caffe_pb2.NetParameter())
+        if not parsed.param.layer and not parsed.param.layers:
+            raise UserError(f"{value} is no net: it has no layer")
+        self.findings += parsed.findings
+        return Net(value, phase, parsed.param, parsed.field, state, cut=parsed.cut, **more)
 
     def _missing(self, name, field, value):
-        """Reports a net that is not where Caffe looks: from the folder that it is started in, not from the solver's."""
-        for folder in Path(self.path).resolve().parents:
-            if (folder / value).exists():
-                self._error(
-                    "solver-net",
-                    field,
-                    f"there is no {value} here, in {os.getcwd()}, from where Caffe looks for it; but in {folder}",
-                    f'{name}: "{os.path.relpath(folder / value)}", or run caffe from {folder}',
-                )
-                return
-        self._error("solver-net", field, f"there is no {value}", f'{name}: "the path of the net, from here"')
+        """Caffe opens the net from the folder that it is started in, wherever the solver lies."""
+        near = nearby.find(value, self.path)
+        found, write = f"there is no {value}", f'{name}: "the path of the net, from here"'
+        if near:
+            found += f" here, in {os.getcwd()}, from where Caffe looks for it; but there is {near}"
+            write = f'{name}: "{near}"'
+            if near.endswith(f"/{value}"):
+                write += f", or run caffe from {os.path.abspath(near.removesuffix(value))}"
+        self._error("solver-net", field, found, write)
 
     def _error(self, rule, field, found, write):
         self.findings.append(Finding("error", found, write, self.path, field.line, rule=rule))

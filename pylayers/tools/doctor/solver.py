@@ -1,7 +1,8 @@
 """`pylayers doctor`: a solver's own settings, by the checks that end `caffe train` (solver.cpp, sgd_solver.cpp)."""
 
-import difflib
 import os
+
+from pylayers.tools.doctor.finding import nearest
 
 TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
@@ -19,28 +20,28 @@ def settings(param, path, tests):
         The severity, the name of the field, what was found and what to write.
     """
     if param.type not in TYPES:
-        near = difflib.get_close_matches(param.type, TYPES, 1) or ["SGD"]
+        near = nearest(param.type, TYPES) or "SGD"
         found = f'type "{param.type}", which Caffe does not know, ends caffe train at the start'
-        yield "error", "type", found, f'type: "{near[0]}" (of {", ".join(TYPES)})'
+        yield "error", "type", found, f'type: "{near}" (of {", ".join(TYPES)})'
     policy = param.lr_policy
     if policy not in POLICIES:
-        near = difflib.get_close_matches(policy, POLICIES, 1) or ["fixed"]
+        near = nearest(policy, POLICIES) or "fixed"
         found = f'lr_policy "{policy}", which Caffe does not know,' if policy else "no lr_policy: caffe train"
         names = ", ".join(POLICIES)
-        yield "error", "lr_policy", f"{found} ends in the first iteration", f'lr_policy: "{near[0]}" (of {names})'
+        yield "error", "lr_policy", f"{found} ends in the first iteration", f'lr_policy: "{near}" (of {names})'
     elif policy in ("step", "sigmoid") and param.stepsize <= 0:
         yield "error", "stepsize", f'lr_policy "{policy}" needs a stepsize, found {param.stepsize}', "stepsize: 10000"
+    elif policy == "multistep" and not param.stepvalue:
+        found = 'lr_policy "multistep" without a stepvalue: the learning rate stays as it is'
+        yield "warning", "lr_policy", found, "stepvalue: 10000"
     yield from _numbers(param)
     if not param.base_lr:
         yield "warning", "base_lr", "base_lr is 0: nothing learns", "base_lr: 0.01"
-    if tests and param.test_interval <= 0:
-        yield (
-            "error",
-            "test_interval",
-            f"a test net needs a test_interval, found {param.test_interval}",
-            "test_interval: 500",
-        )
-    # The prefix may be a folder. Where there is none, Caffe takes the solver's path.
+    if param.max_iter <= 0:
+        found = f"max_iter is {param.max_iter}" if param.HasField("max_iter") else "no max_iter, which is then 0"
+        yield "warning", "max_iter", f"{found}: caffe train ends before the first iteration", "max_iter: 10000"
+    yield from _tests(param, tests)
+    # A folder is a prefix too, and so is the solver's name where there is none.
     prefix = param.snapshot_prefix or path
     folder = prefix if os.path.isdir(prefix) else os.path.dirname(prefix) or "."
     if (param.snapshot or param.snapshot_after_train) and not os.access(folder, os.W_OK):
@@ -53,6 +54,18 @@ def settings(param, path, tests):
         )
 
 
+def _tests(param, tests):
+    """As `settings`, of what says how often the test nets are run, and how long."""
+    if tests and param.test_interval <= 0:
+        found = f"a test net needs a test_interval, found {param.test_interval}: caffe train ends at the start"
+        yield "error", "test_interval", found, "test_interval: 500"
+    if param.test_interval > 0 and not tests and not param.test_iter:
+        yield "warning", "test_interval", "test_interval without test_iter: nothing is tested", "test_iter: 100"
+    if len(param.test_iter) != tests:
+        found = f"{len(param.test_iter)} test_iter for {tests} test nets: caffe train ends at the start"
+        yield "error", "test_iter", found, "test_iter: 100, once for each test net"
+
+
 def _numbers(param):
     """Yields what `settings` does, for numbers out of Caffe's range, which depends on the solver's type."""
     if param.type in ("AdaGrad", "RMSProp") and param.momentum:
@@ -61,6 +74,9 @@ def _numbers(param):
     if param.type == "RMSProp" and not 0 <= param.rms_decay < 1:
         found = f"rms_decay must be from 0 to below 1, found {param.rms_decay:g}: caffe train ends at the start"
         yield "error", "rms_decay", found, "rms_decay: 0.99"
+    if param.momentum >= 1:
+        found = f"momentum {param.momentum:g}: what was learnt once never fades, and the steps grow without end"
+        yield "warning", "momentum", found, "momentum: 0.9"
     if param.average_loss < 1:
         found = f"average_loss must be at least 1, found {param.average_loss}: caffe train ends at the start"
         yield "error", "average_loss", found, "average_loss: 1"

@@ -191,3 +191,49 @@ class ExitingLayer(GoodLayer):
 
 class NoLayer:
     pass
+
+
+class UnweightedLayer(GoodLayer):
+    """Its gradient lacks the loss weight."""
+
+    def backward(self, top, propagate_down, bottom):
+        if len(top) == 1 and top[0].data[0] > 0 and top[0].shape:
+            for index in range(2):
+                bottom[index].diff[...] = bottom[0].data - bottom[1].data
+
+
+class ScalarUnweightedLayer(UnweightedLayer):
+    def reshape(self, bottom, top):
+        top[0].reshape()
+
+
+class WeightedLayer(GoodLayer):
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff[0] * bottom[0].data
+
+
+class HelpedLayer(UnweightedLayer):
+    """What a helper does is not seen."""
+
+    def backward(self, top, propagate_down, bottom):
+        self.help(top, bottom)
+
+    def help(self, top, bottom):
+        pass
+
+
+class NothingWrittenLayer(GoodLayer):
+    def backward(self, top, propagate_down, bottom):
+        print("no gradient")
+
+
+class UnweightedFormulaLayer(L1LossLayer):
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        bottom[0].diff[...] = bottom[0].data
+
+
+class OwnBackwardLayer(L1LossLayer):
+    """It has the kit's base, and a backward of its own."""
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = bottom[0].data

@@ -19,15 +19,16 @@ def _tests_on_pythonpath(monkeypatch):
 
 @pytest.fixture
 def examine_alone(tmp_path, monkeypatch):
-    """The findings for a text, without a look at Caffe itself."""
+    """The findings for a text, without a look at Caffe itself, and without a run where no limit is given."""
     monkeypatch.setattr(environment, "check_caffe", lambda: ({}, []))
     monkeypatch.setattr(environment, "check_gpu", lambda gpus, **place: [])
 
-    def examine_text(text, gpu=None):
+    def examine_text(text, gpu=None, limit=None):
         (tmp_path / "net.prototxt").write_text(text)
-        _, findings, is_checked = doctor.examine(str(tmp_path / "net.prototxt"), gpu)
-        assert is_checked
-        return findings
+        examined = doctor.examine([str(tmp_path / "net.prototxt")], gpu, limit)
+        assert examined.is_checked
+        assert not examined.refused
+        return examined.findings
 
     return examine_text
 
@@ -43,10 +44,10 @@ def solver(tmp_path, monkeypatch, examine):
     """Findings for the text of a solver; its nets can be written before."""
     monkeypatch.chdir(tmp_path)
 
-    def examine_solver(text, settings=SETTINGS, **nets):
+    def examine_solver(text, settings=SETTINGS, limit=None, **nets):
         (tmp_path / "nets").mkdir(exist_ok=True)
         for name, net in nets.items():
             (tmp_path / f"nets/{name}.prototxt").write_text(net)
-        return examine(f"{text}\n{settings}\n")
+        return examine(f"{text}\n{settings}\n", limit=limit)
 
     return examine_solver

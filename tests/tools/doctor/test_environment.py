@@ -35,11 +35,23 @@ def test_finds_what_is_wrong_with_caffe(rule, files, found, tmp_path):
     first, finding, write, *rest = done.stdout.splitlines()
     assert first.startswith("Python ")
     assert re.fullmatch(rf"error: .*{re.escape(found)}.* \[{rule}\]", finding)
-    assert write.startswith("    | Traceback" if rule == "caffe-import" else "    write: ") or "SIGABRT" in found
+    assert write.startswith(f"    write: take {tmp_path} off PYTHONPATH, if /")
     assert rest[-2:] == [
         "1 error, 0 warnings",
-        "prototxt/euclidean_loss.prototxt could not be checked: that needs Caffe's Python module",
+        "pylayers doctor: prototxt/euclidean_loss.prototxt could not be checked: that needs Caffe's Python module",
     ]
+
+
+def test_another_caffe_first_on_the_path(tmp_path):
+    """Both places are named, and what to take off PYTHONPATH."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/caffe.py").write_text("nothing = 1")
+    done = run_doctor(path=[tmp_path / "mine"])
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (
+        f"what this Python imports as caffe, {tmp_path}/mine/caffe.py, is not pycaffe; it comes before /" in done.stdout
+    )
+    assert f"write: take {tmp_path}/mine off PYTHONPATH, if /" in done.stdout
 
 
 def test_what_lies_beside_caffes_module_is_no_matter(tmp_path):

@@ -47,12 +47,15 @@ def test_a_module_is_searched_where_caffe_does(examine_alone):
 
 
 @pytest.mark.parametrize(
-    ("file", "path"), [("my_losses.py", "."), ("nets/my_losses/__init__.py", "nets")], ids=["here", "beside the net"]
+    ("file", "path"),
+    [("my_losses.py", "."), ("nets/my_losses/__init__.py", "nets"), ("nets/py/a/my_losses.py", "nets/py/a")],
+    ids=["here", "beside the net", "below the net"],
 )
+@pytest.mark.usefixtures("quick_children")
 def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nets").mkdir()
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / file).write_text("from user_losses import L1LossLayer")
     text = at(DATA + PRED + python("L1LossLayer", "my_losses"), "module:")
     (tmp_path / "nets/net.prototxt").write_text(text)
@@ -65,6 +68,17 @@ def test_a_module_off_pythons_path(file, path, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setenv("PYTHONPATH", path, prepend=os.pathsep)
     assert cli.main(["doctor", "nets/net.prototxt"]) == 0
+
+
+def test_a_module_beside_the_net_that_is_called_pylayers(examine, tmp_path):
+    """The kit is found in its place."""
+    (tmp_path / "pylayers.py").write_text("")
+    place = os.path.relpath(tmp_path)
+    (finding,) = examine(DATA + PRED + python("MyLossLayer"))
+    assert finding.rule == "layer-class"
+    assert finding.found == "the module pylayers has no MyLossLayer; it is the kit, and not the one in " + place
+    expected = f'another name for {place}/pylayers, such as my_layers, and module: "my_layers" with PYTHONPATH={place}'
+    assert finding.write == expected
 
 
 @pytest.mark.parametrize("colon", [":", ""])
@@ -96,26 +110,16 @@ def test_a_list_of_layers_without_a_colon(examine):
 
 # What Caffe says itself.
 
+NO_MORE = euclidean()
+
 
 @pytest.mark.parametrize(
     ("text", "layer", "found", "more"),
     [
         (
-            euclidean().replace('"Convolution"', '"Convolutoin"'),
-            "pred",
-            "Unknown layer type: Convolutoin",
-            'type: "Convolution"',
-        ),
-        (
-            'layer { name: "data" type: "HDF5Data" top: "x" hdf5_data_param { source: "no.txt" batch_size: 1 } }',
-            "data",
-            "Failed to open source file: no.txt",
-            "there is no no.txt here, in /",
-        ),
-        (
             euclidean().replace("num_output: 3", "num_output: 2"),
             "loss",
-            "ValueError: EuclideanLossLayer: bottom[1]",
+            'Caffe cannot build the net: EuclideanLossLayer "loss": bottom[1] (target) has shape',
             "",
         ),
         (
@@ -124,11 +128,24 @@ def test_a_list_of_layers_without_a_colon(examine):
             "RuntimeError: raised in setup",
             'doctor_layers.py", line',
         ),
-        (euclidean().replace('bottom: "data"', 'bottom: "dta"'), "pred", "Unknown bottom blob 'dta'", ""),
+        (euclidean().replace('bottom: "data"', 'bottom: "dta"'), "pred", "blob 'dta'", 'bottom: "data"'),
         (
-            euclidean().replace('"pred"', '"loss"') + 'layer { name: "again" type: "NoType" bottom: "loss" top: "x" }',
+            NO_MORE.replace('"pred" bottom', '"prde" bottom'),
+            "loss",
+            "Unknown bottom blob 'prde'",
+            'bottom: "pred"',
+        ),
+        (DATA + euclidean().split(DATA)[1].replace('bottom: "data"', 'bottom: "loss"'), "pred", "'loss'", "above this"),
+        (
+            NO_MORE.replace('top: "pred"', 'top: "pred" include { phase: TEST }'),
+            "loss",
+            "Unknown bottom blob 'pred'",
+            "is made in the other phase alone",
+        ),
+        (
+            euclidean().replace('"pred"', '"loss"') + 'layer { name: "again" type: "Concat" bottom: "gone" top: "x" }',
             "again",
-            "Unknown layer type: NoType",
+            "Unknown bottom blob 'gone'",
             "",
         ),
     ],
@@ -141,6 +158,7 @@ def test_says_what_caffe_says(text, layer, found, more, examine_alone):
     starts = [number for number, line in enumerate(text.splitlines(), 1) if f'name: "{layer}"' in line]
     assert [finding.line] == starts
     assert more in finding.write + finding.detail
+    assert "EuclideanLossLayer" not in found or not finding.detail
 
 
 CAUSE = (

@@ -74,7 +74,7 @@ def test_caffe_runs_where_nothing_is_found(text):
 def test_the_kits_own_files_are_right(path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "prototxt/own_loss"), prepend=os.pathsep)
     monkeypatch.setattr(environment, "check_caffe", lambda: ({}, []))
-    _, findings, _ = doctor.examine(str(path.relative_to(ROOT)))
+    findings = doctor.examine([str(path.relative_to(ROOT))]).findings
     # This one shows what a Reduction does.
     expected = ["reduction-axes"] if path.stem == "channel_sum_euclidean_loss_all_axes_builtin" else []
     assert [finding.rule for finding in findings] == expected

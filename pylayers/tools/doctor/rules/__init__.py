@@ -1,5 +1,5 @@
 """The rules of `pylayers doctor`, one function each, by topic. To import this package registers all of them."""
 
-from pylayers.tools.doctor.rules import gradients, losses, python_layers, sums, whole_net
+from pylayers.tools.doctor.rules import data, gradients, losses, options, python_layers, sums, whole_net
 
-__all__ = ["gradients", "losses", "python_layers", "sums", "whole_net"]
+__all__ = ["data", "gradients", "losses", "options", "python_layers", "sums", "whole_net"]

@@ -1,6 +1,6 @@
 """Gradients: where they are asked for, and cannot be had."""
 
-from pylayers.caffe_facts import CONSTANT_TARGET_LOSSES, NO_BACKWARD, learns
+from pylayers.caffe_facts import CONSTANT_TARGET_LOSSES, NO_BACKWARD, is_loss, learns
 from pylayers.tools.doctor.finding import rule
 from pylayers.tools.doctor.net import names
 
@@ -50,6 +50,27 @@ def _learner(layer):
             return each
         layers += [source for source in each.sources if source is not None and source.is_reached]
     raise AssertionError(f"{layer.param.name} is reached by no gradient")
+
+
+@rule(TOPIC)
+def loss_weight_ignored(net):
+    """What: a Python layer whose backward never reads the diff of its top, where that is not 1: a loss with another
+    loss weight, or a layer below another one that leads to a loss.
+    Why: the loss weight, and what comes from above, stand in ``top[0].diff``. A backward that does not multiply by it
+    trains as if the loss weight were 1. It is found in the code: what a helper does is not seen.
+    Write: ``bottom[0].diff[...] = top[0].diff[0] * ...``, with ``float(top[0].diff)`` where the top has the shape ().
+    """
+    for layer in net.python_layers() if net.phase == "train" else ():
+        ignored = (net.described(layer) or {}).get("weight_ignored")
+        weights = [weight for weight in layer.param.loss_weight if weight not in (0, 1)]
+        in_place = set(layer.param.top) & set(layer.param.bottom)  # the diff of its bottom is that of its top
+        if not ignored or in_place or not (weights or (layer.is_under_loss and layer.runs_backward)):
+            continue
+        what = f"the loss_weight {weights[0]:g}" if weights else f"the gradient from above, {names(net.takers(layer))},"
+        read = "loss_weight" if ignored["method"] == "backward_cpu" else "top"
+        found = f"{ignored['method']} at {ignored['at']} never reads its {read}: {what} has no effect"
+        write = ignored["write"] if weights or is_loss(layer.param) else "top[0].diff"
+        yield net.warning(layer, ("loss_weight",), found, f"bottom[0].diff[...] = {write} * ...")
 
 
 @rule(TOPIC)

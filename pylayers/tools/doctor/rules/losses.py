@@ -1,5 +1,6 @@
 """Losses: their loss weights, and whether anything learns from them."""
 
+import caffe
 from caffe.proto import caffe_pb2
 
 from pylayers.caffe_facts import is_loss
@@ -77,6 +78,7 @@ def nothing_learns(net):
     losses = [layer for layer in net.layers if is_loss(layer.param)]
     # A Python layer may have parameters of its own; it does not say. A loss on the kit's base class has none.
     others = [layer for layer in net.python_layers() if not (net.described(layer) or {}).get("is_loss_layer")]
+    others += [layer for layer in net.layers if layer.param.type not in caffe.layer_type_list()]
     if net.is_trained and losses and not others and not any(layer.is_reached for layer in losses):
         found = "below no loss is there a parameter whose lr_mult is not 0: nothing is learnt"
         yield net.warning(losses[0], (), found, "lr_mult: 1 in a param of a layer below")
@@ -111,3 +113,31 @@ def loss_weight_count(net):
                 f"{count} loss_weight for {tops} tops: Caffe takes one for each top, or none",
                 write + " loss_weight: 0" * (tops - count),
             )
+
+
+# Losses that take the softmax themselves, and the layers below them that it would be taken of twice.
+_TAKE_SCORES = {"SoftmaxWithLoss": "softmax", "InfogainLoss": "softmax", "SigmoidCrossEntropyLoss": "sigmoid"}
+_GIVE_PROBABILITIES = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+_PASS_ON = ("Dropout", "Reshape", "Flatten", "Split")
+
+
+@rule(TOPIC)
+def softmax_twice(net):
+    """What: a Softmax or LogSoftmax below a loss that takes the softmax itself; or a Sigmoid below
+    SigmoidCrossEntropyLoss.
+    Why: the loss takes scores. Of probabilities it takes the softmax a second time: all classes come out nearly equally
+    likely, and the net learns slowly, or not at all.
+    Write: the bottom of the Softmax as the loss's own bottom.
+    """
+    for layer in net.layers:
+        kind = _TAKE_SCORES.get(layer.param.type)
+        if layer.param.type == "Python" and layer.param.python_param.module == "pylayers":
+            kind = "softmax" if "Softmax" in layer.param.python_param.layer else None
+        source = layer.sources[0] if layer.sources and kind else None
+        while source is not None and source.param.type in _PASS_ON:
+            source = source.sources[0] if source.sources else None
+        if source is not None and _GIVE_PROBABILITIES.get(source.param.type) == kind:
+            what = layer.param.python_param.layer or layer.param.type
+            found = f'{what} takes the {kind} itself, and "{source.param.name}" below it is a {source.param.type}'
+            write = f'bottom: "{source.param.bottom[0]}"' if source.param.bottom else ""
+            yield net.warning(layer, ("bottom",), found, write)

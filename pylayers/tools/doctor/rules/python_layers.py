@@ -1,9 +1,10 @@
 """Python layers: their module, their class, its methods, their param_str."""
 
-import difflib
 import os
 
-from pylayers.tools.doctor.finding import rule
+from pylayers.caffe_nets import kit
+from pylayers.tools.doctor import nearby
+from pylayers.tools.doctor.finding import nearest, rule
 from pylayers.tools.doctor.probe import CALLED, CALLED_BY_ARRAY_LOSS_LAYER
 
 TOPIC = "Python layers"
@@ -61,14 +62,12 @@ def layer_class(net):
         found = net.described(layer)
         if found is None:
             near = [name for name in (param.layer, f"{param.layer}Layer") if name in module.names]
-            near = near or difflib.get_close_matches(param.layer, module.names, n=1)
+            near = near or list(filter(None, [nearest(param.layer, module.names)]))
             known = ", ".join(name for name in module.names if name.endswith("Layer")) or "no class named ...Layer"
-            yield net.error(
-                layer,
-                ("python_param", "layer"),
-                f"the module {param.module} has no {param.layer or 'layer without a name'}",
-                f'layer: "{near[0]}"' if near else f"a class of the module; it has {known}",
-            )
+            found = f"the module {param.module} has no {param.layer or 'layer without a name'}"
+            write = f'layer: "{near[0]}"' if near else f"a class of the module; it has {known}"
+            more, instead = _other_pylayers(net, module) if param.module == "pylayers" else ("", "")
+            yield net.error(layer, ("python_param", "layer"), found + more, instead or write)
         elif not found["is_layer"]:
             yield net.error(
                 layer,
@@ -76,6 +75,19 @@ def layer_class(net):
                 f"{param.layer} of {param.module} is no subclass of caffe.Layer",
                 f"class {param.layer}(caffe.Layer):",
             )
+
+
+def _other_pylayers(net, module):
+    """What a second module called pylayers has to do with a class that is missing, and what to write; "" for none."""
+    if not module.file.startswith(kit.FOLDER + os.sep):
+        return f"; it is {module.file}, which comes before the kit", kit.shadow_words(module.file)[1]
+    parent = os.path.realpath(os.path.dirname(kit.FOLDER))
+    folder = nearby.module_folder("pylayers", net.path, *filter(None, [net.solver]), but=parent)
+    if folder is None:
+        return "", ""
+    place = os.path.relpath(folder)
+    write = f"another name for {place}/pylayers, such as my_layers, and module: "
+    return f"; it is the kit, and not the one in {place}", f'{write}"my_layers" with PYTHONPATH={place}'
 
 
 @rule(TOPIC)

@@ -1,6 +1,10 @@
 """The net as a whole."""
 
-from pylayers.tools.doctor.finding import Finding, rule
+import caffe
+
+from pylayers.caffe_facts import WITH_OPENCV, parameters
+from pylayers.tools.doctor.finding import Finding, nearest, rule
+from pylayers.tools.doctor.forks import own_layer
 
 TOPIC = "The net as a whole"
 
@@ -19,3 +23,47 @@ def old_format(net):
             net.path,
             net.field.line_of("layers"),
         )
+
+
+@rule(TOPIC)
+def same_name(net):
+    """What: two layers of one name, both with parameters.
+    Why: a file of weights, and the test net beside the train net, find parameters by the layer's name. Both layers get
+    those of one, or Caffe ends as the shapes differ.
+    Write: a name of its own for each; ``param { name: "..." }`` in both where they are to share.
+    """
+    first = {}
+    for layer in net.layers:
+        if not parameters(layer.param):
+            continue
+        other = first.setdefault(layer.param.name, layer)
+        shared = [spec.name for spec in layer.param.param]
+        is_meant = all(shared) and shared == [spec.name for spec in other.param.param]
+        if other is not layer and not (shared and is_meant):
+            found = f"the layer at line {other.field.line} has this name too, and parameters of its own: a file of "
+            found += "weights, or the test net, takes the one's for the other's"
+            yield net.warning(layer, ("name",), found, f'name: "{layer.param.name}_2"')
+
+
+@rule(TOPIC)
+def layer_type(net):
+    """What: a layer of a type that this Caffe does not have.
+    Why: Caffe ends with "Unknown layer type". It is a fork's, or a slip, or it needs OpenCV or Python layers.
+    Write: the kit's own layer, where it has one for it; else what the finding gives.
+    """
+    for layer in net.layers:
+        kind = layer.param.type
+        if kind in caffe.layer_type_list():
+            continue
+        near = own_layer(kind) or _slip_of_type(kind)
+        if kind in WITH_OPENCV:
+            near = "a Caffe that is built with OpenCV, make CAFFE=--with-opencv"
+        found = f'this Caffe has no layer type "{kind}"' if kind else "the layer has no type"
+        yield net.error(
+            layer, ("type",), found, near or "a type that Caffe has, or the fork of Caffe that has this one"
+        )
+
+
+def _slip_of_type(kind):
+    near = nearest(kind, caffe.layer_type_list(), closeness=0.8)
+    return f'type: "{near}"' if near else None

@@ -1,0 +1,61 @@
+"""A module of the user's own that is called pylayers crashes no command: which file shadows which, and what to do."""
+
+import os
+import subprocess
+import sys
+
+from harness import ROOT
+from harness.doctor_nets import DATA, PRED, python
+
+COMMAND = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("pylayers_command", "{ROOT}/pylayers_command.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+sys.exit(module.main())
+"""
+OWN = """
+import caffe
+class MyLossLayer(caffe.Layer):
+    def setup(self, bottom, top): pass
+    def reshape(self, bottom, top): top[0].reshape(1)
+    def forward(self, bottom, top): pass
+    def backward(self, top, propagate_down, bottom): pass
+"""
+
+
+def run(*arguments, path, folder=ROOT):
+    """The command as it is installed, with a module path as PYTHONPATH makes it."""
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-E", "-c", COMMAND, *arguments]
+    return subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_command_says_so_and_runs_with_the_kit(tmp_path):
+    """Also where it is a folder without an __init__.py."""
+    shadow = tmp_path / "pylayers"
+    shadow.mkdir()
+    arguments = ("check-gradient", "pylayers:EuclideanLossLayer", "--bottom", "3,4", "--bottom", "3,4")
+    done = run(*arguments, path=[tmp_path])
+    assert done.returncode == 0, done.stderr
+    assert "ok     bottom[0]" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"pylayers check-gradient: {shadow} comes before the kit, {ROOT}/pylayers, on Python's path")
+    assert line.endswith(f"write: another name for {shadow}, or take {tmp_path} off PYTHONPATH")
+
+
+def test_doctor_says_so_and_what_it_means_for_the_net(tmp_path):
+    """One layer is meant to be the kit's and is not found; the other is found."""
+    (tmp_path / "pylayers.py").write_text(OWN)
+    losses = python("MyLossLayer") + python("EuclideanLossLayer", name="other")
+    (tmp_path / "net.prototxt").write_text(DATA + PRED + losses)
+    done = run("doctor", "net.prototxt", path=[tmp_path, ROOT], folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    _, warning, write, error, *rest = done.stdout.splitlines()
+    place = tmp_path / "pylayers.py"
+    assert warning.startswith(f"warning: {place} comes before the kit, {ROOT}/pylayers, on Python's path")
+    assert warning.endswith("[kit-shadowed]")
+    assert write == f"    write: another name for {place}, or take {tmp_path} off PYTHONPATH"
+    found = "the module pylayers has no EuclideanLossLayer; it is"
+    assert error.endswith(f'layer "other": {found} {place}, which comes before the kit [layer-class]')
+    assert rest[-1] == "1 error, 1 warning"
