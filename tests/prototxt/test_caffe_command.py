@@ -2,12 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from harness import ROOT
-from harness.caffe_command import CAFFE, environment, losses, train
+from harness.caffe_command import CAFFE, SOLVER, environment, losses, train
 from harness.examples import EXAMPLES, FOLDER, ids
 
 SOLVERS = sorted(FOLDER.glob("demo/*_solver.prototxt"))
@@ -30,6 +32,39 @@ def test_trains_with_the_demos_solvers(solver, tmp_path):
     (tmp_path / "solver.prototxt").write_text(shortened)
     command = [CAFFE, "train", f"--solver={tmp_path / 'solver.prototxt'}"]
     assert len(losses(subprocess.run(command, capture_output=True, text=True, check=False, env=environment()))) == 10
+
+
+def test_signals_write_snapshots_of_a_net_with_a_python_loss(tmp_path):
+    """SIGHUP writes one and goes on, SIGINT writes one and stops; both in HDF5, from which the training resumes."""
+    solver = tmp_path / "solver.prototxt"
+    text = SOLVER.format(net=FOLDER / "euclidean_loss.prototxt").replace("max_iter: 10 ", "max_iter: 100000000 ")
+    text = text.replace("snapshot_after_train: false", "")  # SIGINT's is the one after the training
+    solver.write_text(f'{text} snapshot_prefix: "{tmp_path}/net" snapshot_format: HDF5')
+    with (tmp_path / "log").open("w") as log:
+        training = subprocess.Popen([CAFFE, "train", f"--solver={solver}"], stderr=log, env=environment())
+    try:
+        wait_for(lambda: "Iteration 1 " in (tmp_path / "log").read_text())
+        training.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(list(tmp_path.glob("*.solverstate.h5"))) == 1)
+        assert training.poll() is None
+        training.send_signal(signal.SIGINT)
+        assert training.wait(60) == 0
+    finally:
+        training.kill()
+    states = sorted(tmp_path.glob("*.solverstate.h5"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(states) == 2
+    iteration = int(re.search(r"_iter_(\d+)", states[-1].name)[1])
+    solver.write_text(solver.read_text().replace("100000000", str(iteration + 2)))
+    resumed = [CAFFE, "train", f"--solver={solver}", f"--snapshot={states[-1]}"]
+    assert len(losses(subprocess.run(resumed, capture_output=True, text=True, check=False, env=environment()))) == 2
+
+
+def wait_for(condition, seconds=60):
+    """Returns when the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_trains_by_its_path_alone(tmp_path):
