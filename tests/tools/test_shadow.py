@@ -37,7 +37,7 @@ def test_a_command_says_so_and_runs_with_the_kit(tmp_path):
     shadow = tmp_path / "pylayers.py"
     shadow.write_text(OWN)
     arguments = ("check-gradient", "pylayers:EuclideanLossLayer", "--bottom", "3,4", "--bottom", "3,4")
-    done = run(*arguments, path=[tmp_path])
+    done = run(*arguments, path=[tmp_path], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ok     bottom[0]" in done.stdout
     (line,) = done.stderr.splitlines()
