@@ -151,6 +151,13 @@ AGAIN = """\
 layer { name: "pred" type: "Convolution" bottom: "data" top: "again"  # here
   convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
 """
+
+
+def shared(params):
+    """Two layers of one name, with the same params."""
+    return euclidean().replace(LOSS, AGAIN + "\n" + LOSS).replace('"Convolution"', f'"Convolution" {params}')
+
+
 RELUS = euclidean().replace(LOSS, 2 * 'layer { name: "relu" type: "ReLU" bottom: "pred" top: "pred" }\n' + LOSS)
 
 NO_WEIGHT = euclidean(more="")

@@ -128,10 +128,13 @@ SILENT = {
     "weighted": weighted("value: 4"),
     "inputs": INPUTS,
     "a frozen layer": FROZEN + loss("SoftmaxWithLoss").split(data())[1],
-    "batch norm": INPUTS.replace('bottom: "flat" top: "scores"', 'bottom: "normal" top: "scores"').replace(
+    "labels by way of a layer": INPUTS.split('layer { name: "accuracy"')[0],
+    # Its statistics are zeros here, and would make the scores infinite.
+    "batch norm": INPUTS.replace(
         'layer { name: "scores"',
-        'layer { name: "normal" type: "BatchNorm" bottom: "flat" top: "normal" }\nlayer { name: "scores"',
-    ),
+        'layer { name: "normal" type: "BatchNorm" bottom: "flat" top: "normal" batch_norm_param { eps: 1e-9 } }\n'
+        'layer { name: "exp" type: "Exp" bottom: "normal" top: "exp" }\nlayer { name: "scores"',
+    ).replace('bottom: "flat" top: "scores"', 'bottom: "exp" top: "scores"'),
     "constants": data().replace(GAUSS, 'data_filler { type: "constant" }')
     + f"""layer {{ name: "one" type: "InnerProduct" bottom: "data" top: "one"
   inner_product_param {{ num_output: 5 bias_term: false {ONES} }} }}

@@ -28,6 +28,7 @@ from harness.doctor_nets import (
     fixed,
     python,
     reduction,
+    shared,
     softmax,
     twice,
     weighted,
@@ -363,6 +364,12 @@ BROKEN = [
         "warning",
     ),
     Broken(
+        "same-name",
+        shared("param { lr_mult: 1 } param { lr_mult: 2 }"),
+        "the layer at line 3 has this name too",
+        severity="warning",
+    ),
+    Broken(
         "fixed-convolution-zero",
         at(fixed('bias_term: false\n weight_filler { type: "constant" }'), "weight_filler"),
         "its top is always 0",
@@ -451,6 +458,7 @@ GOOD = [
     ("softmax-twice", twice("Sigmoid")),
     ("same-name", euclidean() + AGAIN.replace('name: "pred"', 'name: "again"') + SILENCE.replace("loss", "again")),
     ("same-name", RELUS),
+    ("same-name", shared("param { name: 'w' } param { name: 'b' }")),
     ("param-str", with_param_str(euclidean(), '{"normalization": "FULL"}')),
     ("fixed-convolution-zero", fixed(f"bias_term: false {ONES}")),
     ("fixed-convolution-zero", fixed('weight_filler { type: "constant" }', "")),

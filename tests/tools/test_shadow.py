@@ -7,6 +7,8 @@ import sys
 from harness import ROOT
 from harness.doctor_nets import DATA, PRED, python
 
+from pylayers.caffe_nets import kit
+
 COMMAND = f"""
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("pylayers_command", "{ROOT}/pylayers_command.py")
@@ -32,11 +34,10 @@ def run(*arguments, path, folder=ROOT):
 
 
 def test_a_command_says_so_and_runs_with_the_kit(tmp_path):
-    """Also where it is a folder without an __init__.py."""
-    shadow = tmp_path / "pylayers"
-    shadow.mkdir()
+    shadow = tmp_path / "pylayers.py"
+    shadow.write_text(OWN)
     arguments = ("check-gradient", "pylayers:EuclideanLossLayer", "--bottom", "3,4", "--bottom", "3,4")
-    done = run(*arguments, path=[tmp_path])
+    done = run(*arguments, path=[tmp_path], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ok     bottom[0]" in done.stdout
     (line,) = done.stderr.splitlines()
@@ -59,3 +60,12 @@ def test_doctor_says_so_and_what_it_means_for_the_net(tmp_path):
     found = "the module pylayers has no EuclideanLossLayer; it is"
     assert error.endswith(f'layer "other": {found} {place}, which comes before the kit [layer-class]')
     assert rest[-1] == "1 error, 1 warning"
+
+
+def test_a_folder_shadows_the_kit_too(tmp_path, monkeypatch):
+    """One without an __init__.py comes before a package that pip install -e has made known."""
+    (tmp_path / "pylayers").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert kit.shadow() == str(tmp_path / "pylayers")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(ROOT)])
+    assert kit.shadow() is None
