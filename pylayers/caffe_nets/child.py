@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from pylayers.caffe_nets.child_main import AT_WORK, MISTAKE
+from pylayers.caffe_nets.child_main import AT_WORK
 from pylayers.errors import UserError
 
 # Seconds after which an import, or the building of a net, is taken to hang.
@@ -31,12 +31,16 @@ class Answer(NamedTuple):
         log: all that the process wrote to stdout and stderr.
         status: its exit status, negative for a signal; None where it hung.
         timeout: the seconds that the process was given; None for no limit.
+        mistake: the text of the UserError that the function raised, or None.
+        is_answered: whether the function returned.
     """
 
     found: Any
     log: str
     status: Optional[int]
     timeout: Optional[float] = TIMEOUT
+    mistake: Optional[str] = None
+    is_answered: bool = False
 
     @property
     def end(self):
@@ -71,8 +75,9 @@ def ask(module, function, *arguments, first=(), path=None, timeout=None, **envir
         question, answer, log = (Path(folder, name) for name in ("request", "answer", "log"))
         question.write_bytes(pickle.dumps(request))
         status = run_child(question, answer, log, timeout, environment)
-        found = pickle.loads(answer.read_bytes()) if status == 0 and answer.exists() else None
-        return Answer(found, log.read_text(encoding="utf-8", errors="replace"), status, timeout)
+        given = pickle.loads(answer.read_bytes()) if status == 0 and answer.exists() else {}
+        text = log.read_text(encoding="utf-8", errors="replace")
+        return Answer(given.get("found"), text, status, timeout, given.get("mistake"), "found" in given)
 
 
 def run_child(question, answer, log, timeout, environment):
@@ -123,14 +128,9 @@ def call(function, *arguments, name):
         UserError: the function raised an exception or ended the process; the message is the reason, in one line.
     """
     answer = ask(function.__module__, function.__qualname__, *arguments, path=sys.path)
-    if answer.status:
-        raise UserError(_mistake(answer.log) or f"{_at_work(answer.log) or name}: {reason(answer.log, answer.status)}")
+    if not answer.is_answered:
+        raise UserError(answer.mistake or f"{_at_work(answer.log) or name}: {reason(answer.log, answer.status)}")
     return answer.found
-
-
-def _mistake(log):
-    """The user's mistake that the child has written to its log, or None."""
-    return next((line[len(MISTAKE) :] for line in log.splitlines() if line.startswith(MISTAKE)), None)
 
 
 def _at_work(log):
@@ -153,7 +153,7 @@ def reason(log, status):
     lines = [line for line in log.splitlines() if line.strip() and not line.startswith(AT_WORK)]
     # The first exception is the cause: Boost.Python prints it, and raises a SystemError that says less.
     for line in lines:
-        if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line):
+        if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line):
             return line
     folder = tempfile.gettempdir()
     if not lines and not shutil.disk_usage(folder).free:

@@ -4,14 +4,18 @@ The script imports nothing of the kit: `pylayers doctor` uses it to ask what a P
 installed there. Where Caffe ends the process, the script writes no answer.
 """
 
+import ctypes
 import importlib
 import importlib.util
 import os
 import pickle
 import resource
+import signal
 import sys
+import traceback
 
-MISTAKE, AT_WORK = "pylayers: ", "pylayers is at "
+AT_WORK = "pylayers is at "
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that comes where the parent ends
 
 
 def work(request):
@@ -43,30 +47,38 @@ def _load(name, file):
     return loaded
 
 
-def answer(request_file, answer_file):
-    """Calls the function that a request names, and writes what it returns to a file.
+def main(request_file, answer_file):
+    """Calls the function that a request names, writes what it returns to a file, and ends the process.
+
+    The answer is a dict with ``found``, or with ``mistake``, the text of a UserError. The exit status is 0 where there
+    is an answer. Any other exception, a SystemExit too, is written to stderr, and the status is 1.
 
     Args:
         request_file: the path of the pickled request, see `work`.
         answer_file: the path to write the pickled answer to.
-
-    Returns:
-        The exit status: 0, or 1 for a mistake of the user's (UserError), which is written to stderr in one line.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core file where Caffe aborts
-    with open(request_file, "rb") as file:
-        request = pickle.load(file)
+    status = 1
     try:
-        found = work(request)
-    except Exception as error:
-        # A UserError is told by its name, since the kit may not be there to import it from.
-        if type(error).__name__ != "UserError":
-            raise
-        print(f"{MISTAKE}{error}", file=sys.stderr)
-        return 1
-    with open(answer_file, "wb") as file:
-        pickle.dump(found, file)
-    return 0
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core file where Caffe aborts
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody waits for an answer any more
+        with open(request_file, "rb") as file:
+            request = pickle.load(file)
+        try:
+            answer = {"found": work(request)}
+        except Exception as error:
+            # A UserError is told by its name, since the kit may not be there to import it from.
+            if type(error).__name__ != "UserError":
+                raise
+            answer = {"mistake": str(error)}
+        with open(answer_file, "wb") as file:
+            pickle.dump(answer, file)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # at once, as threads or exit handlers of a user's module might hold it up
 
 
 def at(name):
@@ -76,7 +88,4 @@ def at(name):
 
 if __name__ == "__main__":
     del sys.path[0]  # this script's folder
-    status = answer(sys.argv[1], sys.argv[2])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # at once, as threads or exit handlers of a user's module might hold it up
+    main(sys.argv[1], sys.argv[2])

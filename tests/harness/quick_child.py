@@ -40,17 +40,7 @@ def _work(question, answer, log, variables, folder, path):
     os.dup2(written, 1)
     os.dup2(written, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    status = 1
-    try:
-        status = child_main.answer(question, answer)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    child_main.main(question, answer)
 
 
 def _packages(path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pickle
 
 import caffe
 import pytest
@@ -25,6 +26,8 @@ SMALL = (
 def ended(status, question, answer, log, *more):
     """In place of a child process that tries GPU mode out."""
     log.touch()
+    if not status:
+        answer.write_bytes(pickle.dumps({"found": None}))
     return status
 
 
