@@ -1,5 +1,6 @@
 """A disk that is full, a folder that cannot be written, a file cut short: one line each, and nothing half-written."""
 
+import io
 import sys
 import tempfile
 
@@ -90,6 +91,14 @@ def test_stdout_on_a_full_disk(arguments, folder, capsys, monkeypatch):
         # Where Python's buffer is smaller than what is printed, the print fails, and not the end.
         f"No space left on device: for temporary files, in {tempfile.gettempdir()} (TMPDIR names another folder)",
     )
+
+
+def test_help_on_a_full_disk(capsys, monkeypatch):
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        assert cli.main(["--help"]) == 2
+        monkeypatch.undo()
+    assert only_line(capsys).startswith("pylayers: No space left on device: ")
 
 
 @pytest.mark.parametrize("arguments", PRINTERS[:2], ids=lambda words: words[0])
