@@ -157,7 +157,6 @@ def _backward(net, losses, blobs, shared):
     found = {name: net.blobs[name].data.copy() for name in losses}
     for name in blobs:
         net.blobs[name].diff[...] = _UNTOUCHED
-    net.clear_param_diffs()
     build.backward(net)
     gradients = {name: _gradient(net.blobs[name]) for name in blobs}
     return Pass(found, gradients, {name: [blob.diff.copy() for blob in net.params[name]] for name in shared})
