@@ -28,13 +28,14 @@ $(VENV)/.caffe: docker/build_caffe.sh docker/cuda.sh docker/boost_python.sh dock
 
 $(READY): $(VENV)/.caffe setup.py
 	@echo "==> installing pylayers and its tools"
-	@$(PIP) -e '.[numba,lmdb,demo]'
+	@# As a path: pip's own way would lose the package in the folder that holds a clone called pylayers.
+	@$(PIP) --config-settings editable_mode=compat -e '.[numba,lmdb,demo]'
 	@touch $@
 
 # CuPy and NVIDIA's packages are among these, 470 MB: with them the tests compile the CUDA kernels, which takes no GPU.
 $(READY_TO_TEST): $(READY)
 	@echo "==> installing what the tests need"
-	@$(PIP) -e '.[test]'
+	@$(PIP) --config-settings editable_mode=compat -e '.[test]'
 	@# With PYTHON=... pip may find ruff in that Python's folders, where its command is not ours.
 	@test -x $(VENV)/bin/ruff || $(PIP) --ignore-installed --no-deps 'ruff==0.14.*'
 	@touch $@
@@ -84,7 +85,8 @@ format: $(READY_TO_TEST)
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # With what other clones share: the finished builds of Caffe.
 distclean: clean

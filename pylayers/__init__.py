@@ -4,19 +4,19 @@ import importlib
 
 __version__ = "0.1.0"
 
-# Imported when first asked for: `pylayers doctor` runs where Caffe cannot be imported, and says why.
-_MODULES = {
+# The module of each layer, imported when first asked for: `pylayers doctor` runs where Caffe cannot be imported.
+LAYER_MODULES = {
     "ChannelSumEuclideanLossLayer": "pylayers.losses.channel_sum_euclidean.layer",
     "EuclideanLossLayer": "pylayers.losses.euclidean.layer",
     "WeightedSoftmaxLossLayer": "pylayers.losses.weighted_softmax.layer",
 }
-__all__ = list(_MODULES)
+__all__ = list(LAYER_MODULES)
 
 
 def __getattr__(name):
-    if name not in _MODULES:
+    if name not in LAYER_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = getattr(importlib.import_module(LAYER_MODULES[name]), name)
     return globals()[name]
 
 

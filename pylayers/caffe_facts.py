@@ -4,6 +4,7 @@ The functions take a layer as a LayerParameter. Nothing here needs Caffe.
 """
 
 import math
+from typing import NamedTuple
 
 # They take or give indices and have no gradient. They end the process when Caffe asks for one, as with force_backward.
 NO_BACKWARD = ("ArgMax", "Embed", "Threshold")
@@ -11,7 +12,20 @@ NO_BACKWARD = ("ArgMax", "Embed", "Threshold")
 LABEL_LOSSES = ("HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "SoftmaxWithLoss")
 # Losses that end the process when Caffe asks for the gradient of bottom 1.
 CONSTANT_TARGET_LOSSES = (*LABEL_LOSSES, "SigmoidCrossEntropyLoss")
-# Layers that Caffe has only when it is built with OpenCV.
+# Other layers with bottoms that they give no gradient, or end the process for.
+_CONSTANT_BOTTOMS = {
+    "Accuracy": (0, 1),
+    "BatchReindex": (1,),
+    "ContrastiveLoss": (2,),
+    "Crop": (1,),
+    "InfogainLoss": (1, 2),
+    "LSTM": (1,),
+    "LSTMUnit": (2,),
+    "RNN": (1,),
+}
+# Layers whose parameters are no solver's to change: they end the process for an lr_mult other than 0.
+FIXED_PARAMETERS = ("BatchNorm",)
+# Layers of a Caffe that is built with OpenCV.
 WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
 
 # The defaults of Caffe's own gradient checker, test_gradient_check_util.hpp; the kit's checker has the same.
@@ -50,6 +64,96 @@ def classes_of_labels(layer, shape):
         return shape[axes[layer.type]]
     # The other losses take each element of an item for the score of a class.
     return math.prod(shape[1:]) if layer.type in LABEL_LOSSES else None
+
+
+def constant_bottoms(layer, count):
+    """The indices of the bottoms, of `count`, that a layer of Caffe's own gives no gradient."""
+    if layer.type == "Filter":
+        return [count - 1]
+    known = _CONSTANT_BOTTOMS.get(layer.type, ())
+    known += (0,) * (layer.type in NO_BACKWARD) + (1,) * (layer.type in CONSTANT_TARGET_LOSSES)
+    return sorted({index for index in known if index < count})
+
+
+class Range(NamedTuple):
+    """Numbers from `low` to `high`."""
+
+    low: float
+    high: float
+
+
+class Probabilities(NamedTuple):
+    """Numbers above 0 whose sum along `axis` is 1."""
+
+    axis: int
+
+
+class Labels(NamedTuple):
+    """Whole numbers from 0 to below `classes`; where `starts_at_0`, the first item is 0.
+
+    The latter is for the sequence marks of a recurrent layer: a 1 there takes up where the last forward has left.
+    """
+
+    classes: int
+    starts_at_0: bool = False
+
+
+def domains(layer, shapes):
+    """What the bottoms of a layer of Caffe's own may hold, where that is not any number.
+
+    Args:
+        layer: a LayerParameter.
+        shapes: of its bottoms.
+
+    Returns:
+        A dict from index to `Range`, `Probabilities` or `Labels`.
+    """
+    found = {**_DOMAINS.get(layer.type, {}), **_domains_by_fields(layer, shapes)}
+    if layer.type == "Filter":
+        found[len(shapes) - 1] = Labels(2)
+    return {index: domain for index, domain in found.items() if index < len(shapes)}
+
+
+_DOMAINS = {
+    "ContrastiveLoss": {2: Labels(2)},
+    "LSTM": {1: Labels(2, starts_at_0=True)},
+    "LSTMUnit": {2: Labels(2)},
+    "MultinomialLogisticLoss": {0: Probabilities(1)},
+    "RNN": {1: Labels(2, starts_at_0=True)},
+    "SigmoidCrossEntropyLoss": {1: Range(0, 1)},
+}
+
+
+def _domains_by_fields(layer, shapes):
+    """Those that depend on the layer's fields, and on the shape of its first bottom."""
+    kind, shape, power = layer.type, shapes[0], layer.power_param
+    if kind == "Log":
+        return {0: _positive(layer.log_param.scale, layer.log_param.shift)}
+    if kind == "Power" and (power.power < 0 or not power.power.is_integer()):
+        return {0: _positive(power.scale, power.shift)}
+    if kind == "ContrastiveLoss":
+        return dict.fromkeys((0, 1), _near_margin(layer.contrastive_loss_param.margin, shape))
+    if kind == "Embed":
+        return {0: Labels(max(1, layer.embed_param.input_dim))}
+    if kind == "BatchReindex":
+        return {1: Labels(shape[0])}
+    try:
+        classes = classes_of_labels(layer, shape)
+    except IndexError:  # there is no such axis: Caffe refuses the shape
+        classes = None
+    return {1: Labels(classes)} if classes else {}
+
+
+def _positive(scale, shift):
+    """Where shift + scale · x is from 1/2 to 2."""
+    low, high = sorted((end - shift) / (scale or 1) for end in (0.5, 2))
+    return Range(low, high)
+
+
+def _near_margin(margin, shape):
+    """Where about half of the distances lie within the margin: farther pairs have no gradient."""
+    half = margin * math.sqrt(1.5 / math.prod(shape[1:]))
+    return Range(-half, half)
 
 
 def ignore_label(layer):

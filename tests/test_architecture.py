@@ -145,7 +145,7 @@ def test_a_new_loss_is_one_file_and_a_row_in_each_of_two_tables(tmp_path):
     """As docs/architecture.md says; its net, its twin and its test file come to that."""
     shutil.copytree(PACKAGE, tmp_path / "pylayers", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pylayers/losses/toy.py").write_text(LOSS)
-    for file, table, row in (("__init__.py", "_MODULES = {\n", NAME), ("tools/twins.py", "PAIRS = {", PAIR)):
+    for file, table, row in (("__init__.py", "LAYER_MODULES = {\n", NAME), ("tools/twins.py", "PAIRS = {", PAIR)):
         text = (tmp_path / "pylayers" / file).read_text()
         assert text.count(table) == 1
         (tmp_path / "pylayers" / file).write_text(text.replace(table, table + row))

@@ -28,22 +28,34 @@ def read(path, phase):
     return parse(read_text(path), phase, path)
 
 
-def read_layers(path, phase):
-    """The layers that a prototxt file has in a phase, caffe.TRAIN or caffe.TEST. It needs no loss."""
-    param = _parse_layers(read_text(path), path)
-    return [layer for layer in param.layer if included(layer, param.state, phase)]
+def read_net(path, phase):
+    """A NetParameter with the layers that a prototxt file has in a phase; there need be no loss.
+
+    Args:
+        path: of the file.
+        phase: caffe.TRAIN or caffe.TEST.
+
+    Raises:
+        UserError: there is no such file, or it holds no net.
+    """
+    return _of_phase(_parse_layers(read_text(path), path), phase)
 
 
 def parse(text, phase, name="the net"):
     """Makes a NetParameter from prototxt text, as `read` does from a file. `name` begins the error messages."""
     param = _parse_layers(text, name)
-    kept = [layer for layer in param.layer if included(layer, param.state, PHASES[phase])]
-    if not any(map(is_loss, kept)):
+    _of_phase(param, PHASES[phase])
+    if not any(map(is_loss, param.layer)):
         raise UserError(
             f"{name} has no loss in phase {phase.upper()}: "
             "no layer has a loss_weight, and none is a loss of Caffe's own"
         )
-    _name_tops_of_losses(kept)
+    _name_tops_of_losses(param.layer)
+    return param
+
+
+def _of_phase(param, phase):
+    kept = [layer for layer in param.layer if included(layer, param.state, phase)]
     del param.layer[:]
     param.layer.extend(kept)
     return param

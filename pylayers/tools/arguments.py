@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 
 from pylayers.params import Integer
 
@@ -76,6 +77,25 @@ def labels_of_bottom(text):
     if not index.isdecimal():
         raise argparse.ArgumentTypeError(f"must begin with a bottom's index, such as 1:10, found {text!r}")
     return int(index), count
+
+
+def range_of_bottom(text):
+    """A bottom's index and the range of its values, such as 1:0,1; an int and two floats."""
+    found = re.fullmatch(r"(\d+):([^,]+),([^,]+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be a bottom's index and two numbers, such as 1:0,1, found {text!r}")
+    low, high = finite(found[2]), finite(found[3])
+    if low >= high:
+        raise argparse.ArgumentTypeError(f"must have the smaller number first, found {text!r}")
+    return int(found[1]), low, high
+
+
+def axis_of_bottom(text):
+    """A bottom's index and one of its axes, 1 if not given, such as 0:1 or 0; two ints."""
+    found = re.fullmatch(r"(\d+)(?::(-?\d+))?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be a bottom's index, and its axis or none, such as 0:1, found {text!r}")
+    return int(found[1]), int(found[2] or 1)
 
 
 def finite(text):

@@ -1,6 +1,9 @@
 """The nets in prototxt/."""
 
+import re
+
 from harness import ROOT
+from pylayers import LAYER_MODULES
 
 FOLDER = ROOT / "prototxt"
 # A loss of your own has no twin; its tests are in test_array_layer.py.
@@ -10,7 +13,8 @@ NETS = sorted(
     if not path.stem.endswith("_solver") and path.parent.name != "own_loss"
 )
 PYTHON_NETS = [path for path in NETS if not path.stem.endswith("_builtin")]
-LOSS_STEMS = sorted(f"{path.parent.name}_loss" for path in (ROOT / "pylayers/losses").glob("*/layer.py"))
+# Of each loss of the kit: its module is losses/STEM.py or losses/STEM/layer.py.
+LOSS_STEMS = sorted(re.sub(r".*losses\.(\w+).*", r"\1_loss", module) for module in LAYER_MODULES.values())
 EXAMPLES = [path for path in PYTHON_NETS if path.parent == FOLDER]
 
 

@@ -587,11 +587,11 @@ def test_all_has_a_row_for_each_pair_within_tolerance_and_80_columns(tmp_path, c
     assert [row["pair"] for row in result["rows"]] == list(PAIRS)
     assert sum(row["cases"] for row in result["rows"]) == len(all_layers.cases())
     for row in result["rows"]:
-        assert all(0 < row[key] <= 1e-6 for key in ("loss", "gradient", "float64_python"))
+        assert all(0 <= row[key] <= 1e-6 for key in ("loss", "gradient", "float64_python"))
         assert row["failed"] == []
     assert plot.read_bytes().startswith(PNG)
     printed = capsys.readouterr().out
-    assert "all 226 cases within 1e-06" in printed
+    assert f"all {len(all_layers.cases())} cases within 1e-06" in printed
     assert all(len(line) <= 80 for line in printed.splitlines())
 
 

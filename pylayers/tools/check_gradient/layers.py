@@ -1,32 +1,27 @@
-"""The layer that `pylayers check-gradient` is asked to check, and its bottoms."""
+"""The layer that `pylayers check-gradient` is asked to check."""
 
-import caffe
 import numpy as np
 
-from pylayers.caffe_facts import LABEL_LOSSES
-from pylayers.caffe_nets import read
+from pylayers.caffe_nets import build, read
+from pylayers.caffe_nets.hdf5 import read_arrays
 from pylayers.caffe_nets.labels import Label, draw, find_labels
+from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
-from pylayers.gradient_check import layer_parameter
-from pylayers.gradient_check.subject import layer_class
+from pylayers.gradient_check.inputs import ask_for_labels, layer_class, layer_parameter
 
 
 def by_name(options):
-    """A layer by its class or type, and the shapes of its bottoms.
+    """A layer by its class or type.
 
     Args:
         options: the command's parsed arguments.
 
     Returns:
-        A LayerParameter, and a list of shapes.
+        A LayerParameter.
 
     Raises:
-        UserError: there is no such layer, or its bottoms are not given.
+        UserError: there is no such layer.
     """
-    if not options.bottom:
-        raise UserError("give the shape of each bottom, such as --bottom 4,10 --bottom 4")
-    if options.subject in LABEL_LOSSES and 1 not in dict(options.labels):
-        raise UserError(f"bottom[1] of {options.subject} holds labels: give --labels 1:CLASSES, such as 1:10")
     module, _, name = options.subject.rpartition(":")
     if name == "Python":
         raise UserError("name a Python layer as module:Class")
@@ -39,7 +34,9 @@ def by_name(options):
     if module:
         layer.python_param.module, layer.python_param.layer = module, name
         layer.python_param.param_str = options.param_str
-    return layer, options.bottom
+    if options.tops:
+        layer.top[:] = [f"top{index}" for index in range(options.tops)]
+    return layer
 
 
 def in_net(options):
@@ -54,36 +51,84 @@ def in_net(options):
     Raises:
         UserError: there is no such net or layer, or the layer has no bottom.
     """
-    if options.subject or options.bottom or options.param_str or options.params:
+    if options.subject or options.bottom or options.param_str or options.params or options.tops:
         raise UserError(
-            "--net and --layer take the layer from the net: give no LAYER, --bottom, --param-str or --params"
+            "--net and --layer take the layer from the net: give no LAYER, --bottom, --tops, --param-str or --params"
         )
-    path, name, phase = options.net, options.layer, read.PHASES[options.phase]
-    layers = read.read_layers(path, phase)
-    layer = next((layer for layer in layers if layer.name == name), None)
-    if layer is None:
-        names = ", ".join(f'"{layer.name}"' for layer in layers)
-        raise UserError(f'{path} has no layer "{name}" in this phase; it has {names}')
+    param = read.read_net(options.net, read.PHASES[options.phase])
+    index = _index(param.layer, options.layer, options.net)
+    layer = param.layer[index]
     if not layer.bottom:
-        raise UserError(f'the layer "{name}" of {path} has no bottom, and no gradient')
-    labels = {
-        layer.bottom[index]: Label(classes, None) for index, classes in options.labels if index < len(layer.bottom)
-    }
-    return layer, _bottoms(path, layer, layers, labels, options.seed, phase)
+        raise UserError(f'the layer "{layer.name}" of {options.net} has no bottom, and no gradient')
+    return layer, _bottoms(param, index, options)
 
 
-def _bottoms(path, layer, layers, labels, seed, phase):
-    """The values of a layer's bottoms just before it runs, since a later layer may overwrite them in place.
+def _index(layers, name, path):
+    """The index of the layer with that name; or, of several with one name, of name:1, name:2 and so on."""
+    found = [index for index, layer in enumerate(layers) if layer.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        kinds = ", ".join(f"--layer {name}:{place} ({_kind(layers[index])})" for place, index in enumerate(found, 1))
+        raise UserError(f'{path} has {len(found)} layers "{name}" in this phase: say which, {kinds}')
+    front, _, place = name.rpartition(":")
+    found = [index for index, layer in enumerate(layers) if layer.name == front]
+    if place.isdecimal() and 1 <= int(place) <= len(found):
+        return found[int(place) - 1]
+    names = ", ".join(f'"{layer.name}"' for layer in layers)
+    raise UserError(f'{path} has no layer "{name}" in this phase; it has {names}')
 
-    The net's inputs, which hold zeros, are filled with random numbers, or with labels where these are known or given.
+
+def _kind(layer):
+    return layer.python_param.layer if layer.type == "Python" else layer.type
+
+
+def _bottoms(param, index, options):
+    """The values of a layer's bottoms, as they are when it is its turn: a later layer may work in place.
+
+    The net's inputs, which hold zeros, are filled with random numbers, with labels where those are known or asked for,
+    or from the file. Only what comes before the layer is built: the layer's own setup is to run once.
     """
-    net = caffe.Net(path, phase)
-    labels = {**find_labels(layers, net), **labels}
-    random = np.random.default_rng(seed)
+    layer, layers = param.layer[index], list(param.layer)
+    del param.layer[index:]
+    made = {top for before in layers[:index] for top in before.top} | set(param.input)
+    for bottom in layer.bottom:
+        if bottom not in made:
+            raise UserError(f'no layer before "{layer.name}" in {options.net} has the top "{bottom}", its bottom')
+    net = build.load(param, read.PHASES[options.phase])
+    labels = find_labels(layers, net)
+    labels.update(
+        {layer.bottom[place]: Label(classes, None) for place, classes in options.labels if place < len(layer.bottom)}
+    )
+    given = _data_of_inputs(options.data, net) if options.data else {}
+    random = np.random.default_rng(options.seed)
     for name in net.inputs:
         data = net.blobs[name].data
-        data[...] = draw(random, data.shape, labels[name]) if name in labels else random.normal(size=data.shape)
-    index = list(net._layer_names).index(layer.name)
-    if index:
-        net._forward(0, index - 1)
-    return [net.blobs[net._blob_names[blob]].data.copy() for blob in net._bottom_ids(index)]
+        if name in given:
+            data[...] = given[name]
+        else:
+            _ask_for_label(layer, name, labels, options)
+            data[...] = draw(random, data.shape, labels[name]) if name in labels else random.normal(size=data.shape)
+    net.forward()
+    return [net.blobs[bottom].data.copy() for bottom in layer.bottom]
+
+
+def _data_of_inputs(path, net):
+    given = read_arrays(path)
+    unknown = given.keys() - set(net.inputs)
+    if unknown:
+        raise UserError(f"{path} holds the data sets {quoted(unknown)}; the net's inputs are {quoted(net.inputs)}")
+    for name, value in given.items():
+        shape = net.blobs[name].data.shape
+        if value.shape != shape:
+            raise UserError(f'"{name}" in {path} has shape {value.shape}; the net\'s input has {shape}')
+    return given
+
+
+def _ask_for_label(layer, name, labels, options):
+    """Refuses normal numbers for an input that the layer takes as its bottom and whose name says label."""
+    if name not in layer.bottom or "label" not in name or name in labels:
+        return
+    place = list(layer.bottom).index(name)
+    if place not in {index for index, *_ in (*options.range, *options.softmax)}:
+        raise ask_for_labels(place, name)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from pylayers.caffe_nets.hdf5 import read_arrays
 from pylayers.caffe_nets.labels import Label, draw, find_labels, kits_class, merge
 from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
-from pylayers.runtime.optional import need, why_unread
 
 
 def of_inputs(pair, loaded, settings):
@@ -47,17 +47,10 @@ def of_inputs(pair, loaded, settings):
 
 
 def _from_hdf5(path, shapes):
-    h5py = need("h5py", "demo")
-    try:
-        with h5py.File(path, "r") as file:
-            values = {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {why_unread(path, error)}") from None
+    values = read_arrays(path)
     if values.keys() != shapes.keys():
         raise UserError(f"{path} holds the data sets {quoted(values)}; the nets' inputs are {quoted(shapes)}")
     for name, value in values.items():
-        if np.shape(value) != shapes[name]:
-            raise UserError(f'"{name}" in {path} has shape {np.shape(value)}; the nets\' input has {shapes[name]}')
-        if not np.issubdtype(np.asarray(value).dtype, np.number):
-            raise UserError(f'"{name}" in {path} holds {np.asarray(value).dtype}, and no numbers')
+        if value.shape != shapes[name]:
+            raise UserError(f'"{name}" in {path} has shape {value.shape}; the nets\' input has {shapes[name]}')
     return values

@@ -64,6 +64,13 @@ class WrongBendLayer(HuberLossLayer):
         return xp.clip(r, -1, 1.05)
 
 
+class WeightlessHuberLayer(HuberLossLayer):
+    """It ignores its loss weight."""
+
+    def backward_cpu(self, loss_weight, propagate_down, bottom):
+        super().backward_cpu(1, propagate_down, bottom)
+
+
 class WrongSideLayer(L1LossLayer):
     """Its gradient has the wrong sign where the residual is small, on the two sides of the kink."""
 
