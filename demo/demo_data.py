@@ -7,6 +7,7 @@ from pathlib import Path
 import caffe
 import h5py
 import numpy as np
+import segmentation_data
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from sklearn.datasets import load_digits, load_sample_images
@@ -20,7 +21,7 @@ SEED = 20261122
 
 
 def write_all(folder, nets):
-    """Writes the HDF5 files and lists that the nets read, and InfogainLoss's matrix.
+    """Writes the HDF5 files and lists that the nets read, and InfogainLoss's matrices.
 
     Args:
         folder: the folder to write to; it is made where it is missing.
@@ -32,9 +33,11 @@ def write_all(folder, nets):
     _write(folder / "digits_train", *train)
     _write(folder / "digits_test", *test)
     _write(folder / "photographs_train", *_patches(random))
-    matrix = np.diag(class_weights(nets / "digits_weighted.prototxt"))[np.newaxis, np.newaxis]
-    blob = caffe.io.array_to_blobproto(matrix)
-    write_whole(folder / "class_weights.binaryproto", blob.SerializeToString())
+    random = np.random.default_rng(SEED)  # anew, so that these images do not depend on how many the others draw
+    _write(folder / "segmentation_train", *segmentation_data.draw(random, 400))
+    _write(folder / "segmentation_test", *segmentation_data.draw(random, 100))
+    _write_matrix(folder / "class_weights.binaryproto", nets / "digits_weighted.prototxt")
+    _write_matrix(folder / "segmentation_weights.binaryproto", nets / "segmentation.prototxt")
 
 
 def class_weights(prototxt):
@@ -77,6 +80,12 @@ def _write(stem, data, label):
         file["label"] = label.astype(np.float32)
     write_whole(f"{stem}.h5", made.getvalue())
     write_whole(f"{stem}.txt", f"{stem}.h5\n".encode())
+
+
+def _write_matrix(path, net):
+    """InfogainLoss's matrix, which has the class weights of a net's Python loss on its diagonal."""
+    matrix = np.diag(class_weights(net))[np.newaxis, np.newaxis]
+    write_whole(path, caffe.io.array_to_blobproto(matrix).SerializeToString())
 
 
 def write_whole(path, content):

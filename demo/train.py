@@ -1,19 +1,20 @@
 """Trains each net of the demo twice from one seed, with a Python loss and with Caffe's own, and compares.
 
-Run it from the root of the clone (`make demo` does). It downloads nothing, prints a table and
-writes build/demo/curves.png. Exit status 1 if a pair of loss curves differs by more than 1e-4, 2 if a file
-cannot be written.
+Run it from the root of the clone (`make demo` does). It downloads nothing, prints two tables, and
+writes curves.png and segmentation.png into build/demo. Exit status 1 if the loss curves of a pair differ by more
+than 1e-4, 2 if a file cannot be written.
 """
 
 import argparse
 import functools
+import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 os.environ.setdefault("GLOG_minloglevel", "2")  # warnings and errors only; Caffe reads it at import
 
@@ -21,6 +22,8 @@ import caffe
 import demo_data
 import numpy as np
 import report
+import scores
+import segmentation_data
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from rich.progress import Progress
@@ -31,32 +34,50 @@ NETS = Path("prototxt/demo")
 OUTPUT = Path("build/demo")
 TOLERANCE = 1e-4  # largest relative difference between the loss curves of a pair
 
+SEGMENTATION = "segmentation"
 EXPERIMENTS = {
     "digits": "digits",
     "digits_weighted": "weighted digits",
     "autoencoder": "auto-encoder",
     "channel_sum": "channel sum",
+    SEGMENTATION: "segmentation",
+}
+RARE_CLASSES = {
+    "digits": demo_data.RARE_DIGITS,
+    "digits_weighted": demo_data.RARE_DIGITS,
+    SEGMENTATION: (segmentation_data.RARE,),
 }
 
 
+class Test(NamedTuple):
+    """A batch of the test net: its images, its labels, the class found for each, and the confusion matrix."""
+
+    image: np.ndarray
+    label: np.ndarray
+    found: np.ndarray
+    confusion: np.ndarray
+
+
 class Run(NamedTuple):
-    """One training: the loss at each iteration, the seconds of a step, accuracy, and mean recall of the rare digits."""
+    """One training: the loss at each iteration, the seconds of a step, accuracy, the rare classes' mean recall."""
 
     losses: np.ndarray
     step: float
-    accuracy: float
-    rare_recall: float
+    accuracy: float = float("nan")
+    rare_recall: float = float("nan")
+    test: Optional[Test] = None
 
 
-def read_solver(name, net):
-    """The solver of the experiment `name`, for `net`."""
+def read_solver(name, net, iterations=None):
+    """The solver of the experiment `name`, for `net`; it runs as long as it says, or for `iterations`."""
     solver = text_format.Parse((NETS / f"{name}_solver.prototxt").read_text(), caffe_pb2.SolverParameter())
     solver.net = str(net)
+    solver.max_iter = iterations or solver.max_iter
     return solver
 
 
-def train(solver_param, tick):
-    """Trains a net through solver.step, calling `tick` after each iteration."""
+def train(solver_param, tick, rare=()):
+    """Trains a net through solver.step, calling `tick` after each iteration, and tests it where it has a test net."""
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(solver_param))
         file.flush()
@@ -68,19 +89,56 @@ def train(solver_param, tick):
         times.append(time.perf_counter() - start)
         losses.append(float(solver.net.blobs["loss"].data))
         tick()
-    return Run(np.array(losses), statistics.median(times), *score(solver))
-
-
-def score(solver):
-    """Accuracy and mean recall of the rare digits on the test net; NaN where there is none."""
+    run = Run(np.array(losses), statistics.median(times))
     if not len(solver.test_nets):
-        return float("nan"), float("nan")
+        return run
+    test = run_test(solver)
+    recall = scores.recall(test.confusion)[list(rare)].mean()
+    return run._replace(accuracy=scores.accuracy(test.confusion), rare_recall=float(recall), test=test)
+
+
+def run_test(solver):
+    """What the test net finds, with the parameters of the net that was trained."""
     net = solver.test_nets[0]
     net.share_with(solver.net)
     net.forward()
-    label, found = net.blobs["label"].data, net.blobs["scores"].data.argmax(axis=1)
-    recalls = [np.mean(found[label == digit] == digit) for digit in demo_data.RARE_DIGITS]
-    return float(np.mean(found == label)), float(np.mean(recalls))
+    found = net.blobs["scores"].data.argmax(axis=1)
+    image, label = net.blobs["data"].data.copy(), net.blobs["label"].data.reshape(found.shape).copy()
+    return Test(image, label, found, scores.confusion(label, found, net.blobs["scores"].shape[1]))
+
+
+def without_class_weights(path, folder):
+    """Writes the net of `path` without the class weights of its Python loss into `folder`, and returns the new path."""
+    net = text_format.Parse(path.read_text(), caffe_pb2.NetParameter())
+    (loss,) = (layer for layer in net.layer if layer.type == "Python")
+    options = json.loads(loss.python_param.param_str)
+    del options["class_weights"]
+    loss.python_param.param_str = json.dumps(options)
+    written = folder / f"{path.stem}_without_weights.prototxt"
+    demo_data.write_whole(written, text_format.MessageToString(net).encode())
+    return written
+
+
+def train_all(iterations):
+    """Trains every net with a progress bar.
+
+    Returns:
+        The pairs of runs, a dict from title to (Python, built-in), and the run of the segmentation net without class
+        weights.
+    """
+    pairs = {}
+    plain = without_class_weights(NETS / f"{SEGMENTATION}.prototxt", OUTPUT)
+    with Progress() as progress:
+
+        def run(name, title, nets):
+            solvers = [read_solver(name, net, iterations) for net in nets]
+            tick = functools.partial(progress.advance, progress.add_task(title, total=sum(s.max_iter for s in solvers)))
+            return [train(solver, tick, RARE_CLASSES.get(name, ())) for solver in solvers]
+
+        for name, title in EXPERIMENTS.items():
+            pairs[title] = run(name, title, [NETS / f"{name}{twin}.prototxt" for twin in ("", "_builtin")])
+        (unweighted,) = run(SEGMENTATION, "segmentation without weights", [plain])
+    return pairs, unweighted
 
 
 def main(arguments=None):
@@ -100,22 +158,18 @@ def main(arguments=None):
 
 
 def compare_all(options):
-    """Trains all pairs, prints the table and draws the picture; returns the exit status.
+    """Trains all nets, prints the tables and draws the pictures; returns the exit status.
 
     Raises:
         UserError, OSError: a file cannot be written.
     """
     demo_data.write_all(OUTPUT, NETS)
-    pairs = {}
-    with Progress() as progress:
-        for name, title in EXPERIMENTS.items():
-            solvers = [read_solver(name, NETS / f"{name}{twin}.prototxt") for twin in ("", "_builtin")]
-            for solver in solvers:
-                solver.max_iter = options.iterations or solver.max_iter
-            task = progress.add_task(title, total=sum(solver.max_iter for solver in solvers))
-            pairs[title] = [train(solver, functools.partial(progress.advance, task)) for solver in solvers]
+    pairs, unweighted = train_all(options.iterations)
     report.print_table(pairs)
+    weighted, builtin = pairs[EXPERIMENTS[SEGMENTATION]]
+    report.print_classes({"Python": weighted, "Caffe": builtin, "no weights": unweighted})
     report.plot(pairs, OUTPUT / "curves.png")
+    report.plot_labels({"no weights": unweighted, "class weights": weighted}, OUTPUT / "segmentation.png")
     worst = report.worst_difference(pairs)
     if not worst <= TOLERANCE:  # NaN included
         print(f"the loss curves of a pair differ by {worst:.1e} relative, more than {TOLERANCE:.0e}", file=sys.stderr)

@@ -9,6 +9,8 @@ The conventions for a page:
   order, in one namespace and in that folder. Each print in them is one line of output, and ends in a comment, two
   spaces before it, that says what it prints: `print(1 / 2)  # 0.5`.
 - A ```sh block holds commands, one a line, which are parsed but not run. A ```text block is output and not looked at.
+- On the pages of WALKTHROUGHS the sh blocks are run too, in order with the python blocks. What they print is not looked
+  at. The demo's data are in build/demo. A net may read files that an earlier block makes.
 """
 
 import ast
@@ -26,12 +28,15 @@ from urllib.parse import unquote
 
 import pytest
 from harness import ROOT
+from harness.caffe_command import CAFFE
 
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted(path for folder in ("prototxt", "docker") for path in (ROOT / folder).rglob("README.md")),
 ]
+
+WALKTHROUGHS = [ROOT / "docs/segmentation.md", ROOT / "docs/training.md"]
 
 TESTED = ("prototxt", "python", "sh")
 # Languages of blocks that no test looks at. Other names for the tested ones, such as bash, are not among them.
@@ -53,13 +58,21 @@ caffe.Net(sys.argv[1], getattr(caffe, sys.argv[2]))
 
 # Reads the page's name, its modules and its blocks. In tracebacks a block has the page's own line numbers.
 RUN = """
-import importlib, json, sys
+import importlib, json, os, subprocess, sys
 page, modules, blocks = json.load(sys.stdin)
+with_log = {name: value for name, value in os.environ.items() if not name.startswith("GLOG_")}
 for module in modules:
     importlib.import_module(module)
 namespace = {"__name__": "page"}
-for line, text in blocks:
-    exec(compile("\\n" * line + text, page, "exec"), namespace)
+for line, language, text in blocks:
+    if language == "python":
+        exec(compile("\\n" * line + text, page, "exec"), namespace)
+        continue
+    done = subprocess.run(
+        ["bash", "-ec", text], env=with_log, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        sys.exit(f"{page}:{line}: ends with {done.returncode}\\n{done.stdout}")
 """
 
 
@@ -134,8 +147,9 @@ def each_block(language):
 
 def write_files(page, folder):
     """Writes the page's named blocks into `folder`, beside links to the clone's prototxt and demo."""
-    for name in ("prototxt", "demo"):
+    for name in ("prototxt", "demo", "build/demo"):
         if (ROOT / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).symlink_to(ROOT / name)
     for block in blocks(page):
         name = block.name(".prototxt") or block.name(".py")
@@ -146,10 +160,11 @@ def write_files(page, folder):
 def run_python(program, *arguments, folder, given=""):
     """Runs a program in a process of its own, since Caffe ends the process when something is wrong."""
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "PATH": commands},
         input=given,
         capture_output=True,
         text=True,
@@ -200,7 +215,7 @@ def test_blocks_have_known_languages_and_names_of_their_own(page):
 def test_prototxt(block, tmp_path):
     kind = parse(block.text).DESCRIPTOR.name
     name = block.name(".prototxt")
-    if not name or kind != "NetParameter":
+    if not name or kind != "NetParameter" or block.page in WALKTHROUGHS:
         return
     write_files(block.page, tmp_path)
     for phase in ("TEST", "TRAIN"):
@@ -211,15 +226,21 @@ def test_prototxt(block, tmp_path):
 
 
 @each_page([page for page in PAGES if any(block.language == "python" for block in blocks(page))])
+@pytest.mark.usefixtures("demo_data")
 def test_python(page, tmp_path):
+    if page in WALKTHROUGHS and CAFFE is None:
+        pytest.skip("this Caffe has no caffe command on PATH")
     write_files(page, tmp_path)
     python = [block for block in blocks(page) if block.language == "python"]
     modules = [block.name(".py").removesuffix(".py") for block in python if block.name(".py")]
     code = [block for block in python if not block.name(".py")]
+    run = code
+    if page in WALKTHROUGHS:
+        run = [block for block in blocks(page) if block in code or block.language == "sh"]
     expected = [comment for block in code for comment in prints(block)]
     for line, text in expected:
         assert text is not None, f"{title(page)}:{line}: no comment says what this prints"
-    given = json.dumps([str(page), modules, [(block.line, block.text) for block in code]])
+    given = json.dumps([str(page), modules, [(block.line, block.language, block.text) for block in run]])
     process = run_python(RUN, folder=tmp_path, given=given)
     assert process.returncode == 0, f"ends with {process.returncode}:\n{end_of(process.stderr)}"
     found = process.stdout.splitlines()

@@ -6,10 +6,14 @@ import numpy as np
 # ten times that.
 RELATIVE = 1e-6
 
+# InfogainLoss adds the terms of all pixels one after the other in float32. Over the 10,240 and 102,400 pixels of the
+# demo's label maps that is 3e-6 and 8e-6 away from float64, and the Python loss 4e-8.
+RELATIVE_OVER_PIXELS = 2e-5
 
-def assert_close_loss(found, expected):
-    """A loss within 1e-6 of its value."""
-    assert abs(found - expected) <= RELATIVE * abs(expected), f"loss {found}, expected {expected}"
+
+def assert_close_loss(found, expected, relative=RELATIVE):
+    """A loss within 1e-6 of its value, or within `relative`."""
+    assert abs(found - expected) <= relative * abs(expected), f"loss {found}, expected {expected}"
 
 
 def assert_close_gradient(found, expected):
