@@ -107,6 +107,7 @@ def quick_children(monkeypatch):
 
     from pylayers.caffe_nets import child
 
+    quick_child.start()
     monkeypatch.setattr(child, "run_child", quick_child.run_child)
 
 

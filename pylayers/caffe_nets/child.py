@@ -156,6 +156,6 @@ def reason(log, status):
         if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line):
             return line
     folder = tempfile.gettempdir()
-    if not lines and not shutil.disk_usage(folder).free:
-        return f"the disk with {folder} is full, so that nothing can be tried; TMPDIR names another folder"
+    if not shutil.disk_usage(folder).free:
+        return f"nothing can be tried, since the disk with {folder} is full; TMPDIR names another folder"
     return f"Caffe ended the process with status {status}" + (f": {lines[-1]}" if lines else "")

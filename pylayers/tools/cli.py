@@ -31,9 +31,10 @@ def main(command_line=None):
     """
     if command_line is None:
         os.environ.setdefault("GLOG_minloglevel", "2")  # warnings and errors only; Caffe reads it at import
-    options = parser().parse_args(command_line)
-    mistake = None
+    name, mistake = "pylayers", None
     try:
+        options = parser().parse_args(command_line)
+        name += f" {options.command}"
         if options.needs_caffe:
             _import_caffe()
         status = options.run(options)
@@ -43,7 +44,7 @@ def main(command_line=None):
         mistake = system_message(error)
     mistake = report.unwritten() or mistake
     if mistake:
-        print(f"pylayers {options.command}: {mistake}", file=sys.stderr)
+        print(f"{name}: {mistake}", file=sys.stderr)
         return 2
     return status
 

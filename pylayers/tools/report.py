@@ -108,40 +108,59 @@ def _finite(value):
 
 
 WIDTH = 100  # of tables, in columns of a terminal
+_GAP = 2  # between two columns of a table
 
 
 def print_table(title, columns, rows, caption="", left=1):
     """Prints a table, its first `left` columns justified to the left, the others to the right.
 
-    Lines end where their text ends. A cell in the first column goes on in the next line where a row would have more
-    than `WIDTH` columns.
+    Lines end where their text ends, and have at most `WIDTH` columns: a long cell in the first column goes on in the
+    next line, and columns for which there is no room follow below, beside the left ones once more.
     """
-    print("\n".join(line.rstrip() for line in [title, *_table(columns, rows, left), *caption.splitlines()]))
-
-
-def _table(columns, rows, left):
-    """The lines of a table."""
-    from rich.cells import cell_len, chop_cells  # which count the columns that a text takes on a terminal
+    from rich.cells import cell_len  # the columns of a terminal that a text takes
 
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows)]
-    room = WIDTH - 1 - sum(widths[1:]) - 2 * (len(widths) - 1)
+    room = WIDTH - _total(widths[1:]) - _GAP - 1
     widths[0] = min(widths[0], max(room, 20))
+    lines = [title]
+    for indices in _blocks(widths, left):
+        block = [[line[index] for index in indices] for line in (columns, *rows)]
+        lines += _table(block, [widths[index] for index in indices], left)
+    print("\n".join(line.rstrip() for line in [*lines, "", *caption.splitlines()]))
+
+
+def _total(widths):
+    """The columns of a terminal that a row takes, without the one before it."""
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _blocks(widths, left):
+    """The indices of the columns that are printed beside each other: the left ones, and some of the others."""
+    names, others = list(range(left)), list(range(left, len(widths)))
+    while others:
+        block = [*names, others.pop(0)]
+        while others and 1 + _total([widths[index] for index in [*block, others[0]]]) <= WIDTH:
+            block.append(others.pop(0))
+        yield block
+
+
+def _table(block, widths, left):
+    """The lines of a table, from the columns' titles and the rows."""
+    from rich.cells import cell_len, chop_cells
 
     def line(cells):
         padded = []
         for index, (cell, width) in enumerate(zip(cells, widths)):
             space = " " * (width - cell_len(cell))
             padded.append(cell + space if index < left else space + cell)
-        return " " + "  ".join(padded)
+        return " " + (" " * _GAP).join(padded)
 
-    yield ""
-    yield line(columns)
-    yield " " + "─" * (sum(widths) + 2 * (len(widths) - 1))
+    columns, *rows = block
+    yield from ("", line(columns), " " + "─" * _total(widths))
     for first, *others in rows:
         pieces = chop_cells(first, widths[0]) or [""]
         yield line([pieces[0], *others])
         yield from (f"   {piece}" for piece in pieces[1:])
-    yield ""
 
 
 def unwritten():

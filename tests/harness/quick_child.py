@@ -8,11 +8,17 @@ import faulthandler
 import multiprocessing
 import os
 import sys
+from multiprocessing import forkserver
 
 from pylayers.caffe_nets import child_main
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["caffe", "numba", "pylayers.gradient_check", "pylayers.tools.compare.two_nets"])
+
+
+def start():
+    """Starts the server, so that it does not take over what a test has done to this process by then, such as limits."""
+    forkserver.ensure_running()
 
 
 def run_child(question, answer, log, timeout, environment):

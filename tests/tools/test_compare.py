@@ -15,7 +15,7 @@ from harness.nets import SOFTMAX, input_text, layer, load, python_layer
 from pylayers.caffe_nets import read
 from pylayers.caffe_nets.labels import Label, draw, find_labels
 from pylayers.tools import cli
-from pylayers.tools.compare import Settings, all_layers, two_nets, values
+from pylayers.tools.compare import Settings, all_layers, passes, two_nets, values
 from pylayers.tools.twins import PAIRS, Case, net_text
 
 EXAMPLES = sorted(
@@ -297,17 +297,18 @@ def test_gradients_of_parameters_are_compared(tmp_path):
 
 def test_the_rounding_of_a_bias_without_effect_is_no_difference(tmp_path):
     """BatchNorm takes the bias out again: its gradient is 0, but for rounding that the two losses do not share."""
-    head = input_text("data", (64, 5)) + input_text("target", (64, 3))
+    head = input_text("data", (64, 5)) + input_text("label", (64,))
     head += (
         'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" '
         'inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }\n'
-        'layer { name: "pred" type: "BatchNorm" bottom: "fc" top: "pred" }\n'
+        'layer { name: "scores" type: "BatchNorm" bottom: "fc" top: "scores" }\n'
     )
-    (tmp_path / "a.prototxt").write_text(head + python_layer("EuclideanLossLayer", ["pred", "target"]))
-    (tmp_path / "b.prototxt").write_text(head + LOSS)
-    arguments = tmp_path / "a.prototxt", tmp_path / "b.prototxt", "--phase", "train"
-    result = result_of(tmp_path, *arguments)
-    assert {"fc[0]", "fc[1]"} <= {row["blob"] for row in result["rows"]}
+    (tmp_path / "a.prototxt").write_text(head + python_layer(SOFTMAX, ["scores", "label"]))
+    (tmp_path / "b.prototxt").write_text(head + layer("SoftmaxWithLoss", ["scores", "label"]))
+    result = result_of(tmp_path, tmp_path / "a.prototxt", tmp_path / "b.prototxt", "--phase", "train")
+    bias = [row for row in result["rows"] if row["blob"] == "fc[1]"]
+    assert 0 < bias[0]["absolute"] < 1e-7
+    assert {"fc[0]", "scores[0]"} - {row["blob"] for row in result["rows"]} == {"scores[0]"}  # statistics: no gradient
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -344,6 +345,17 @@ def test_dropout_draws_the_same_in_both_nets(tmp_path, capsys):
     assert 'drew the same in both nets: Dropout "drop"\n' in capsys.readouterr().out
     result_of(tmp_path, a, b)
     assert "drew" not in capsys.readouterr().out
+
+
+def test_two_dropouts_draw_each_its_own(tmp_path):
+    drops = DROPOUT % "one" + (DROPOUT % "two").replace("pred", "target")
+    net = load(euclidean_net(tmp_path, "a", drops + LOSS).read_text(), caffe.TRAIN)
+    ones = {name: np.ones((4, 3)) for name in ("pred", "target")}
+    passes.forward(net, ones, 1)
+    drawn = [(net.blobs[name].data > 0).tolist() for name in ("pred", "target")]
+    assert drawn[0] != drawn[1]
+    passes.forward(net, ones, 1)
+    assert [(net.blobs[name].data > 0).tolist() for name in ("pred", "target")] == drawn
 
 
 def test_a_difference_below_dropout_is_a_difference(tmp_path):

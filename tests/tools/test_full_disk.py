@@ -1,5 +1,7 @@
 """A disk that is full, a folder that cannot be written, a file cut short: one line each, and nothing half-written."""
 
+import collections
+import io
 import sys
 import tempfile
 
@@ -9,8 +11,10 @@ import pytest
 from harness import ROOT
 from harness.full_disk import file_size_limit
 
-from pylayers.tools import cli
+from pylayers.caffe_nets import child
+from pylayers.tools import cli, report
 
+Usage = collections.namedtuple("Usage", "free")
 pytestmark = pytest.mark.usefixtures("quick_children")
 NETS = [str(ROOT / "prototxt" / f"euclidean_loss{twin}.prototxt") for twin in ("", "_builtin")]
 LOG = "".join(f"I1122 14:13:54 1 solver.cpp:239] Iteration {index} (0 iter/s), loss = 2.5\n" for index in range(300))
@@ -35,6 +39,7 @@ each_writer = pytest.mark.parametrize("arguments", WRITERS, ids=lambda words: f"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The current folder, with what the commands read."""
+    report.pyplot()  # now, since matplotlib writes a list of fonts when it is first imported
     monkeypatch.chdir(tmp_path)
     np.save("labels.npy", np.arange(600) % 300)
     (tmp_path / "caffe.log").write_text(LOG)
@@ -92,11 +97,26 @@ def test_stdout_on_a_full_disk(arguments, folder, capsys, monkeypatch):
     )
 
 
+def test_help_on_a_full_disk(capsys, monkeypatch):
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        assert cli.main(["--help"]) == 2
+        monkeypatch.undo()
+    assert only_line(capsys).startswith("pylayers: No space left on device: ")
+
+
 @pytest.mark.parametrize("arguments", PRINTERS[:2], ids=lambda words: words[0])
 def test_temporary_files_on_a_full_disk(arguments, folder, capsys):
     with file_size_limit(0):
         assert cli.main(arguments) == 2
     assert only_line(capsys).startswith(f"pylayers {arguments[0]}: File too large: for temporary files, in /")
+
+
+def test_a_child_whose_log_finds_no_place(monkeypatch):
+    monkeypatch.setattr(child.shutil, "disk_usage", lambda _: Usage(0))
+    assert child.reason("", 1).startswith("nothing can be tried, since the disk with /")
+    monkeypatch.setattr(child.shutil, "disk_usage", lambda _: Usage(1))
+    assert child.reason("", 1) == "Caffe ended the process with status 1"
 
 
 # Files that are cut short.

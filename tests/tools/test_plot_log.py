@@ -252,6 +252,7 @@ def test_files_of_one_name_are_named_by_their_paths(tmp_path):
         (training(0, 20), 1),
         (training(0, 20).replace("20, loss = 2", "20, loss = 2.1"), 2),
         (training(0, 20).replace("= 2 (* 1 =", "= nan (* 1 =").replace(", loss = 2", ", loss = nan"), 1),
+        (training(0, 20).replace("20, loss = 2", "20, loss = 2.0.0"), 1),  # not read at 20
         (log("Iteration 0, loss = 2"), 1),
         (RUN, 5),  # two losses: their sum is neither
     ],
@@ -284,7 +285,7 @@ def test_the_line_of_success(tmp_path, capsys):
     assert cli.main(["plot-log", str(first), str(second), "--csv", str(output)]) == 0
     assert capsys.readouterr().out == (
         f"{output}: iterations 0 to 80, 2 runs, {second} goes on from iteration 60, 14 numbers, "
-        "line 6 could not be read\n"
+        f"line 6 of {second} could not be read\n"
     )
     assert cli.main(["plot-log", str(first), str(second), "--no-join", "--csv", str(output)]) == 0
     assert "iterations 0 to 80, 3 runs, 14 numbers" in capsys.readouterr().out

@@ -37,6 +37,17 @@ def test_a_name_that_is_too_long_goes_on_in_the_next_line(capsys):
     assert lines[-2].startswith(" short ")
 
 
+def test_columns_without_room_follow_below(capsys):
+    columns = ["layer", "shape", *(f"column {index:02}" for index in range(12))]
+    rows = [["weighted softmax", "8×21", *(str(1000 + index) for index in range(12))]]
+    report.print_table("title", columns, rows, left=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[:2] for line in lines if "layer" in line] == [["layer", "shape"]] * 2
+    found = [word for line in lines if "softmax" in line for word in line.split()[3:]]
+    assert found == [str(1000 + index) for index in range(12)]
+
+
 def test_wide_letters_count_twice(capsys):
     lines = table(capsys, [["漢字", "1", "2"], ["abcd", "1", "2"]])
     assert lines[4:6] == [" 漢字  1  2", " abcd  1  2"]

@@ -130,7 +130,7 @@ def _check_steady(pair, both, settings):
             f"the nets differ, but nothing is proven: in phase {settings.phase.upper()} {drawn} draw at random, and "
             "the other net does not draw the same; --phase test compares without"
         )
-    unsteady = passes.first_unsteady(both, settings.seed)
+    unsteady = passes.first_unsteady(both, settings)
     if unsteady:
         side, name = unsteady
         raise UserError(

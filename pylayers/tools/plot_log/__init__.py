@@ -71,8 +71,8 @@ def _summary(logs, records, resumed, count):
         *(f"{each.log} goes on from iteration {each.iteration}" for each in resumed),
         f"{len(records)} numbers" if count is None else f"{count} curve{'s' if count > 1 else ''}",
     ]
-    unread = [number for log in logs for number in log.unread]
+    unread = [f"line {number} of {log.records[0].log}" for log in logs for number in log.unread]
     if unread:
-        where = f"line {unread[0]}" if len(unread) == 1 else f"{len(unread)} lines, the first of them {unread[0]},"
-        parts.append(f"{where} could not be read")
+        others = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        parts.append(f"{unread[0]}{others} could not be read")
     return ", ".join(parts)

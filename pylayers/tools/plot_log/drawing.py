@@ -96,13 +96,13 @@ def _without_equal_smoothed(records):
     for run, outputs in by_run.items():
         smoothed = outputs.get(("smoothed_loss", None), {})
         losses = [values for (_, weight), values in outputs.items() if weight is not None]
-        if any(_same(smoothed, values) for values in losses):
+        if smoothed and any(_same(smoothed, values) for values in losses):
             equal.add(run)
     return [record for record in records if record.output != "smoothed_loss" or (record.log, record.run) not in equal]
 
 
 def _same(smoothed, values):
-    return smoothed.keys() == values.keys() and all(
+    return smoothed.keys() <= values.keys() and all(
         math.isclose(value, values[at], rel_tol=_PRINTED) or (math.isnan(value) and math.isnan(values[at]))
         for at, value in smoothed.items()
     )
