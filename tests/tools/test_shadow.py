@@ -29,7 +29,7 @@ class MyLossLayer(caffe.Layer):
 def run(*arguments, path, folder=ROOT):
     """The command as it is installed, with a module path as PYTHONPATH makes it."""
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-E", "-c", COMMAND, *arguments]
+    command = [sys.executable, "-c", COMMAND, *arguments]
     return subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -128,20 +128,6 @@ NO_MORE = euclidean()
             "RuntimeError: raised in setup",
             'doctor_layers.py", line',
         ),
-        (euclidean().replace('bottom: "data"', 'bottom: "dta"'), "pred", "blob 'dta'", 'bottom: "data"'),
-        (
-            NO_MORE.replace('"pred" bottom', '"prde" bottom'),
-            "loss",
-            "Unknown bottom blob 'prde'",
-            'bottom: "pred"',
-        ),
-        (DATA + euclidean().split(DATA)[1].replace('bottom: "data"', 'bottom: "loss"'), "pred", "'loss'", "above this"),
-        (
-            NO_MORE.replace('top: "pred"', 'top: "pred" include { phase: TEST }'),
-            "loss",
-            "Unknown bottom blob 'pred'",
-            "is made in the other phase alone",
-        ),
         (
             euclidean().replace('"pred"', '"loss"') + 'layer { name: "again" type: "Concat" bottom: "gone" top: "x" }',
             "again",
@@ -159,6 +145,32 @@ def test_says_what_caffe_says(text, layer, found, more, examine_alone):
     assert [finding.line] == starts
     assert more in finding.write + finding.detail
     assert "EuclideanLossLayer" not in found or not finding.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "layer", "found", "write"),
+    [
+        (euclidean().replace('bottom: "data"', 'bottom: "dta"'), "pred", "blob 'dta'", 'bottom: "data"'),
+        (
+            NO_MORE.replace('"pred" bottom', '"prde" bottom'),
+            "loss",
+            "Unknown bottom blob 'prde'",
+            'bottom: "pred"',
+        ),
+        (DATA + euclidean().split(DATA)[1].replace('bottom: "data"', 'bottom: "loss"'), "pred", "'loss'", "above this"),
+        (
+            NO_MORE.replace('top: "pred"', 'top: "pred" include { phase: TEST }'),
+            "loss",
+            "Unknown bottom blob 'pred'",
+            "is made in the other phase alone",
+        ),
+    ],
+)
+def test_names_the_blob_that_is_meant(text, layer, found, write, examine):
+    (finding,) = examine(text)
+    assert (finding.rule, finding.layer) == ("build", layer)
+    assert found in finding.found
+    assert write in finding.write
 
 
 CAUSE = (
@@ -192,7 +204,7 @@ def test_shows_the_traceback_of_the_users_code(layer, found, parts, examine_alon
         assert part in finding.detail
 
 
-def test_a_layer_that_hangs(examine_alone, tmp_path, monkeypatch):
+def test_a_layer_that_hangs(examine, tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(
         "import time\nfrom doctor_layers import GoodLayer\n"
         "class SlowLayer(GoodLayer):\n    def setup(self, bottom, top):\n        time.sleep(60)\n"
@@ -200,13 +212,13 @@ def test_a_layer_that_hangs(examine_alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
     def ask_briefly(*arguments, **more):
-        monkeypatch.setattr(child, "TIMEOUT", 5)
+        monkeypatch.setattr(child, "TIMEOUT", 1)
         return environment.ask(*arguments, **more)
 
     monkeypatch.setattr(build, "ask", ask_briefly)
-    (finding,) = examine_alone(DATA + PRED + python("SlowLayer", "slow"))
-    assert (finding.rule, finding.layer) == ("build", "loss")
-    assert "does not come to an end within 5 s" in finding.found
+    (finding,) = examine(DATA + PRED + python("SlowLayer", "slow"))
+    assert finding.rule == "build"
+    assert "does not come to an end within 1 s" in finding.found
 
 
 def test_the_format_before_2014(examine):

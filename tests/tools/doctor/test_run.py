@@ -39,9 +39,9 @@ def test_the_kits_own_error_is_one_line_with_the_layers_name(examine):
 
 
 def test_a_run_that_takes_too_long(examine):
-    (finding,) = examine(python("SlowLayer"), limit=2)
+    (finding,) = examine(python("SlowLayer"), limit=1)
     assert (finding.rule, finding.severity, finding.layer) == ("run-limit", "warning", "loss")
-    expected = "the first forward and backward take longer than 2 s; it was in forward of this layer then"
+    expected = "the first forward and backward take longer than 1 s; it was in forward of this layer then"
     assert finding.found == expected
     assert "--run-limit SECONDS" in finding.write
 
