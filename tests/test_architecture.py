@@ -52,6 +52,7 @@ def room(module):
 def imports(path):
     """The dotted names, without "pylayers.", of the modules of the package that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not getattr(node, "level", 0), f"{path}: the kit's imports have whole names"
         if isinstance(node, ast.ImportFrom) and node.module == "pylayers":
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pylayers."):
@@ -114,9 +115,9 @@ PAIR = """
         "toy",
         "EuclideanLoss, Power",
         lambda case, folder: Twins(
-            {"pred": case.shape, "target": case.shape},
-            _python("ToyLossLayer", ("pred", "target"), {}),
-            _layer("EuclideanLoss", ("pred", "target"), top="mean", loss_weight=0) + _power(2),
+            {"first": case.shape, "second": case.shape},
+            _python("ToyLossLayer", ("first", "second"), {}),
+            _layer("EuclideanLoss", ("first", "second"), top="mean", loss_weight=0) + _power(2),
         ),
         [Case("toy", (4, 10)), Case("toy", (3, 4, 5))],
         [Case("toy", (4, 10))],
@@ -136,7 +137,12 @@ assert pylayers.__file__.startswith(sys.argv[1])
 (row,) = all_layers.compare_all(PAIRS["toy"].compared, Settings(repeat=1))
 assert row["within_tolerance"] and row["cases"] == 2, row
 assert row["float64_python"] < 1e-6, row
-assert cpu.bench([case for case in cpu.CASES if case.pair == "toy"], 1)["rows"][0]["ratio"] > 0
+(timed,) = PAIRS["toy"].timed
+assert cpu.bench([timed], 1)["rows"][0]["ratio"] > 0
+calls = cpu.caffe_calls(timed)["python"]
+net = calls["backward"].func.__self__
+calls["backward"]()
+assert net.blobs["first"].diff.any()
 assert_gradient("type: 'Python' python_param { module: 'pylayers' layer: 'ToyLossLayer' }", [(4, 3), (4, 3)])
 """
 

@@ -128,6 +128,8 @@ def call(function, *arguments, name):
         UserError: the function raised an exception or ended the process; the message is the reason, in one line.
     """
     answer = ask(function.__module__, function.__qualname__, *arguments, path=sys.path)
+    for line in dict.fromkeys(re.findall(r"^\S.*\b\w*Warning: .*", answer.log, re.MULTILINE)):
+        print(line, file=sys.stderr)
     if not answer.is_answered:
         raise UserError(answer.mistake or f"{_at_work(answer.log) or name}: {reason(answer.log, answer.status)}")
     return answer.found

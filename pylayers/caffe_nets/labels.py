@@ -49,7 +49,8 @@ def _label_of(layer, shape):
 
 
 def _agreed(uses):
-    ignores = {label.ignore for layer, label in uses if layer.type != "Accuracy"}
+    losses = [label for layer, label in uses if layer.type != "Accuracy"]
+    ignores = {label.ignore for label in losses or [label for _, label in uses]}
     return Label(min(label.classes for _, label in uses), ignores.pop() if len(ignores) == 1 else None)
 
 

@@ -62,6 +62,10 @@ class _Helpers:
                 _thread.start_new_thread(self._help, ())
                 self._started.append(True)
 
+    def number(self):
+        """The number of threads that there are."""
+        return len(self._started)
+
     def put(self, share):
         """Hands a share to the next helper that is free."""
         self._shares.put(share)
@@ -90,7 +94,7 @@ def share(take, helpers):
     try:
         try:
             _helpers.start(helpers)
-            for each in shares:
+            for each in shares[: _helpers.number()]:
                 _helpers.put(each)
             take()
         finally:

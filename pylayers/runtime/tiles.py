@@ -5,6 +5,7 @@ before `column_stop`. Tiles do not depend on the number of threads, and their re
 the same bits from run to run, whatever that number is.
 """
 
+import functools
 import math
 import os
 
@@ -84,8 +85,18 @@ def cut(tile, *arrays):
     ]
 
 
-# The decorator of code on NumPy that a caller's np.seterr must not change. NaN and infinity are results like others.
-quietly = np.errstate(all="ignore")
+def quietly(function):
+    """The decorator of code on NumPy that a caller's np.seterr must not change.
+
+    NaN and infinity are results like others. Each call has an error state of its own, as threads share the function.
+    """
+
+    @functools.wraps(function)
+    def quiet(*arguments):
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+
+    return quiet
 
 
 def map_tiles(work, every_tile):

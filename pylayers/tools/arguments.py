@@ -63,19 +63,20 @@ def shape(text):
     return found
 
 
-def labels(text):
+def labels(text, rule="must be a name and a number of classes, such as label:10"):
     """NAME:CLASSES as a pair: the text before the colon, which is a blob or the index of a bottom, and the number."""
     name, _, classes_text = text.rpartition(":")
     if not name or not classes_text.isdecimal() or not int(classes_text):
-        raise argparse.ArgumentTypeError(f"must be a name and a number of classes, such as label:10, found {text!r}")
+        raise argparse.ArgumentTypeError(f"{rule}, found {text!r}")
     return name, int(classes_text)
 
 
 def labels_of_bottom(text):
     """INDEX:CLASSES as a pair of int: a bottom's index, and its number of classes."""
-    index, count = labels(text)
+    rule = "must be a bottom's index and a number of classes, such as 1:10"
+    index, count = labels(text, rule)
     if not index.isdecimal():
-        raise argparse.ArgumentTypeError(f"must begin with a bottom's index, such as 1:10, found {text!r}")
+        raise argparse.ArgumentTypeError(f"{rule}, found {text!r}")
     return int(index), count
 
 

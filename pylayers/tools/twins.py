@@ -50,19 +50,20 @@ class Pair(NamedTuple):
     timed: list
 
 
-def net_text(case, folder, learnt=None):
+def net_text(case, folder, learnt=False):
     """The two nets of a case.
 
     Args:
         case: a `Case`.
         folder: a pathlib.Path for files that a net reads; it must still be there when the net is loaded.
-        learnt: the bottom that gets a gradient without force_backward, as `input_text` arranges it; None for none.
+        learnt: whether the first bottom gets a gradient without force_backward, as `input_text` arranges it.
 
     Returns:
         Prototxt texts: the Python net's and the built-in net's.
     """
     twins = PAIRS[case.pair].build(case, folder)
-    head = "".join(input_text(name, shape, name == learnt) for name, shape in twins.bottoms.items())
+    first = next(iter(twins.bottoms))
+    head = "".join(input_text(name, shape, learnt and name == first) for name, shape in twins.bottoms.items())
     return head + twins.python, head + twins.builtin
 
 

@@ -20,6 +20,11 @@ def fine(number):
     print("pylayers: said by a user's layer")
     return number + 1
 
+def warns():
+    import warnings
+    for _ in range(3):
+        warnings.warn("this is slow", RuntimeWarning)
+
 def mistake():
     print("pylayers: loading weights")
     raise UserError("there is no such layer")
@@ -73,6 +78,11 @@ def test_no_answer_is_an_error_and_never_hangs(work, name, message):
     with pytest.raises(UserError, match=f"^{message}"):
         child.call(getattr(work, name), name="the work")
     assert time.monotonic() - start < 30
+
+
+def test_a_warning_is_passed_on(work, capfd):
+    child.call(work.warns, name="the work")
+    assert capfd.readouterr().err.count("RuntimeWarning: this is slow") == 1
 
 
 def test_a_users_module_may_have_the_name_of_one_of_the_kits(work, tmp_path):

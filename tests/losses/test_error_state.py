@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from harness.losses import LOSSES
-from harness.nets import fill, load, net_text, run_again
+from harness.nets import fill, load, loss_index, net_text, run_again
 
 pytestmark = pytest.mark.engines("numba", "formula")
 KITS = {name: loss for name, loss in LOSSES.items() if loss.module == "pylayers"}
@@ -36,8 +36,11 @@ def test_numpys_error_state_changes_nothing(state, loss, number):
         expected = run_again(net, bottoms)
     with np.errstate(all=state), warnings.catch_warnings():
         warnings.simplefilter("error")
+        state_before = np.geterr()
         net.forward()
         net.backward()
+        net.layers[loss_index(net)].reference(list(bottoms.values()))
+        assert np.geterr() == state_before
     np.testing.assert_array_equal(net.blobs["loss"].data, np.float32(expected.loss))
     for name, diff in expected.diffs.items():
         np.testing.assert_array_equal(net.blobs[name].diff, diff)

@@ -89,6 +89,7 @@ def test_where_no_thread_can_be_started_the_caller_does_all(monkeypatch):
     monkeypatch.setattr(threads, "_helpers", threads._Helpers())
     monkeypatch.setattr("_thread.start_new_thread", start)
     assert map_tiles(lambda tile: threading.get_ident(), list(range(20))) == [threading.get_ident()] * 20
+    assert threads._helpers._shares.empty()  # what nobody will take is not kept
 
 
 def test_an_error_of_another_thread_comes_out(monkeypatch):

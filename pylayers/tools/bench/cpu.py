@@ -134,8 +134,7 @@ def _rounds(sides, repeat):
 def caffe_calls(case):
     """The functions to time, a dict from side and kind; each runs the layers of the loss alone."""
     with tempfile.TemporaryDirectory() as folder:
-        learnt = "scores" if case.pair.startswith("softmax") else "pred"
-        loaded = [build.load(text) for text in net_text(case, Path(folder), learnt)]
+        loaded = [build.load(text) for text in net_text(case, Path(folder), learnt=True)]
     calls = {}
     for side, net in zip(("python", "builtin"), loaded):
         random = np.random.default_rng(1)
@@ -207,11 +206,12 @@ def torch_call(torch, case, device="cpu"):
 
 def bytes_moved(case):
     """The bytes that forward and backward must move, two numbers, counted as the docstring of this module says."""
+    with tempfile.TemporaryDirectory() as folder:
+        bottoms = PAIRS[case.pair].build(case, Path(folder)).bottoms
     first = 4 * math.prod(case.shape)
-    if case.pair.startswith("softmax"):
-        return first, 2 * first
-    both = first + 4 * math.prod(case.target or case.shape)
-    return both, both + first
+    # Labels are small beside the scores.
+    read = sum(4 * math.prod(shape) for name, shape in bottoms.items() if name != "label")
+    return read, read + first
 
 
 def _row(case, times, bandwidth):

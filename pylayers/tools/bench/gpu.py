@@ -189,7 +189,7 @@ def _layer_calls(net):
     index = list(net._layer_names).index("loss")
     layer, names = net.layers[index], net.bottom_names["loss"]
     bottom, top = [net.blobs[name] for name in names], [net.blobs["loss"]]
-    learnt = [name in ("scores", "pred") for name in names]
+    learnt = [index == 0 for index in range(len(names))]
     return {
         "forward": functools.partial(layer.forward, bottom, top),
         "backward": functools.partial(layer.backward, top, learnt, bottom),

@@ -106,7 +106,7 @@ def run(options):
         raise UserError("give a layer, as module:Class or a type of Caffe's, or --net and --layer")
     sys.path.insert(0, os.getcwd())  # a user's module lies where the command is typed
     try:
-        report = child.call(check, options, name=options.layer or options.subject)
+        report = child.call(check, options, name=options.net or options.subject)
     except UserError as error:
         found = re.search(r"\((\d+) vs\. (\d+)\).* top blob\(s\) as output", str(error))
         lacks = found and int(found[1]) > int(found[2]) and not options.net
