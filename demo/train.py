@@ -11,7 +11,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -28,6 +27,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from rich.progress import Progress
 
+from pylayers.caffe_nets.build import written
 from pylayers.errors import UserError, system_message
 
 NETS = Path("prototxt/demo")
@@ -78,10 +78,8 @@ def read_solver(name, net, iterations=None):
 
 def train(solver_param, tick, rare=()):
     """Trains a net through solver.step, calling `tick` after each iteration, and tests it where it has a test net."""
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(text_format.MessageToString(solver_param))
-        file.flush()
-        solver = caffe.get_solver(file.name)
+    with written(solver_param) as file:
+        solver = caffe.get_solver(file)
     losses, times = [], []
     for _ in range(solver_param.max_iter):
         start = time.perf_counter()

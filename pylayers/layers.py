@@ -77,6 +77,8 @@ found "VALID"
         module = "pylayers" if layer.__module__.startswith("pylayers.") else layer.__module__
     given = {"name": name, "include": include, "propagate_down": propagate_down, "param": param}
     fields = {key: _field(layer, key, value) for key, value in given.items() if value is not None}
+    if loss_weight is not None and not isinstance(loss_weight, (int, float)):
+        raise TypeError(f"{layer.__name__}: loss_weight must be one number; further tops get 0; found {loss_weight!r}")
     if loss_weight is not None:
         fields["loss_weight"] = [loss_weight] + [0] * (ntop - 1)
     return L.Python(*bottoms, ntop=ntop, module=module, layer=layer.__name__, param_str=param_str, **fields)

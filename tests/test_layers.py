@@ -65,6 +65,7 @@ def test_no_options_write_no_param_str(net):
         ({"class_weights": np.ones((2, 2))}, TypeError, '"class_weights" must be a list of finite numbers'),
         ({"include": {"phse": 1}}, ValueError, "WeightedSoftmaxLossLayer: include of a layer cannot be .*phse"),
         ({"param": {"lr_mult": "x"}}, TypeError, "WeightedSoftmaxLossLayer: param of a layer cannot be "),
+        ({"loss_weight": [1, 0]}, TypeError, r"WeightedSoftmaxLossLayer: loss_weight must be one number; .* \[1, 0\]"),
         ({"name": 3}, TypeError, "WeightedSoftmaxLossLayer: name of a layer cannot be 3"),
         ({"propagate_down": [True]}, ValueError, "propagate_down takes one bool for each of the 2 bottoms, found 1"),
         ({"ntop": 3}, ValueError, r"WeightedSoftmaxLossLayer: takes 1 or 2 tops .*, found 3"),

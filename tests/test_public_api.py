@@ -5,7 +5,6 @@ import inspect
 import re
 import subprocess
 import sys
-import tempfile
 
 import caffe
 import pytest
@@ -13,6 +12,8 @@ from google.protobuf import text_format
 from harness import ROOT
 
 import pylayers
+from pylayers.caffe_nets.build import load
+from pylayers.caffe_nets.text import input_text
 
 PUBLIC = {
     "pylayers": ["ChannelSumEuclideanLossLayer", "EuclideanLossLayer", "WeightedSoftmaxLossLayer", "__version__"],
@@ -72,14 +73,6 @@ def test_the_example_of_a_layers_docstring_loads(name):
     layer = text_format.Parse(example, caffe.proto.caffe_pb2.NetParameter()).layer[0]
     assert layer.python_param.layer == name
     shapes = [(4, 3), (4,)] if layer.bottom[1] == "label" else [(4, 3), (4, 3)]
-    inputs = "".join(
-        f'layer {{ name: "{blob}" type: "Input" top: "{blob}" input_param {{ shape {{ '
-        + " ".join(f"dim: {size}" for size in shape)
-        + " } } }\n"
-        for blob, shape in zip(layer.bottom, shapes)
-    )
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(inputs + example)
-        file.flush()
-        net = caffe.Net(file.name, caffe.TEST)
+    inputs = "".join(input_text(blob, shape) for blob, shape in zip(layer.bottom, shapes))
+    net = load(inputs + example)
     assert net.forward()["loss"] >= 0

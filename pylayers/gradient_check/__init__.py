@@ -126,7 +126,7 @@ def _report(subject, settings, random):
     violations = rules.repeatable(subject, settings.step)
     if violations:
         return Report([], violations)
-    violations = rules.in_place(subject)
+    violations = rules.in_place(subject) + rules.leaves_loss_weight(subject)
     subject.backward()
     gradients = {name: subject.diff(name) for name in subject.checked}
     results = [check_blob(subject, name, gradient, settings, random) for name, gradient in gradients.items()]

@@ -66,6 +66,20 @@ def _difference(first, second):
     return None
 
 
+def leaves_loss_weight(subject):
+    """Tops whose diff a Python layer's forward changes. Caffe keeps the loss weight there, and writes it once."""
+    if subject.layer.type != "Python":
+        return []
+    for top, v in zip(subject.tops, subject.upstream):
+        subject.net.blobs[top].diff[...] = v
+    subject.forward()
+    return [
+        f"top[{index}]: forward writes its diff, where Caffe keeps the loss weight; in a net that weight is then lost"
+        for index, (top, v) in enumerate(zip(subject.tops, subject.upstream))
+        if (subject.net.blobs[top].diff != np.float32(v)).any()
+    ]
+
+
 def in_place(subject):
     """Bottoms whose values or shape forward or backward changes. Other layers that read them then go wrong."""
     found = []

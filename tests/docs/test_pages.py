@@ -30,6 +30,9 @@ import pytest
 from harness import ROOT
 from harness.caffe_command import CAFFE
 
+import pylayers
+from pylayers import params
+
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -214,6 +217,9 @@ def test_blocks_have_known_languages_and_names_of_their_own(page):
 @each_block("prototxt")
 def test_prototxt(block, tmp_path):
     kind = parse(block.text).DESCRIPTOR.name
+    for layer in getattr(parse(block.text), "layer", ()):
+        if layer.python_param.module == "pylayers":  # a fragment is not loaded, but what it says of the kit holds
+            params.parse(layer.python_param.param_str, getattr(pylayers, layer.python_param.layer).OPTIONS)
     name = block.name(".prototxt")
     if not name or kind != "NetParameter" or block.page in WALKTHROUGHS:
         return
@@ -275,6 +281,18 @@ def simple_commands(line):
             words.append(word)
 
 
+def check_caffe(arguments):
+    """Caffe's command and its flags, which tools/caffe.cpp defines."""
+    flags = "gpu solver model phase level stage snapshot weights iterations sigint_effect sighup_effect version help"
+    for word in arguments:
+        flag = re.match(r"--?(\w+)", word)
+        assert not flag or flag[1] in flags.split(), f"caffe has no flag {word!r}"
+    first = arguments[0]
+    assert first.startswith("-") or first in ("train", "test", "time", "device_query"), (
+        f"caffe has no command {first!r}"
+    )
+
+
 def check_command(words):
     for word in words:
         for path in re.findall(rf"(?:^|(?<=[=:@])){PATH_IN_CLONE.pattern}", word):
@@ -289,6 +307,8 @@ def check_command(words):
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         for target in arguments:
             assert target in targets or target.startswith("-") or "=" in target, f"make has no target {target!r}"
+    if command == "caffe" and arguments:
+        check_caffe(arguments)
     if command == "pylayers":
         try:
             pylayers_parser().parse_args(arguments)

@@ -70,6 +70,12 @@ def test_a_forward_that_works_in_place_is_called_what_it_is():
     assert report.violations[0].startswith("bottom[0]: forward changes its data, at (0, ")
 
 
+def test_a_forward_that_writes_the_loss_weight_is_called_what_it_is():
+    report = check_gradient(layer("OverwritesLossWeightLayer"), SHAPES)
+    assert verdicts(report) == ["ok", "ok", "WRONG"]
+    assert report.violations[0].startswith("top[0]: forward writes its diff, where Caffe keeps the loss weight")
+
+
 def test_a_forward_that_reshapes_its_bottom_is_called_what_it_is():
     report = check_gradient(layer("ReshapingLayer"), [(3, 2, 2), (3, 2, 2)])
     assert verdicts(report) == ["ok", "ok", "WRONG"]

@@ -119,6 +119,12 @@ BROKEN = [
     signature("NoXpLayer", "has gradients(self, pred, target, weight=None) at ", "def gradients(self, xp, pred, "),
     signature("NoTargetLayer", "has gradients(self, xp, pred) at ", "def gradients(self, xp, pred, target, "),
     signature("WrongShapesLayer", "has check_shapes(self, one, two, three) at ", CHECK_SHAPES),
+    Broken(
+        "loss-top",
+        at(euclidean(more="").replace('top: "loss"', ""), LOSS),
+        "a Python loss without top",
+        'top: "loss" loss_weight: 1 in the layer',
+    ),
     Broken("loss-weight", at(euclidean(more=""), LOSS), "it trains nothing", "loss_weight: 1 in the layer"),
     Broken(
         "loss-weight",
@@ -412,6 +418,12 @@ BROKEN = [
 ]
 
 GOOD = [
+    # A Python layer may have no top, where it is no loss.
+    (
+        "loss-top",
+        euclidean() + 'layer { name: "see" type: "Python" bottom: "pred" '
+        'python_param { module: "doctor_layers" layer: "NoTopLayer" } }',
+    ),
     ("module-import", DATA + PRED + python("GoodLayer", "doctor_layers")),
     ("layer-class", euclidean()),
     ("method-signature", DATA + PRED + python("OwnForwardLayer", "doctor_layers")),

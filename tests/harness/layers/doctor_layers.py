@@ -237,3 +237,10 @@ class OwnBackwardLayer(L1LossLayer):
 
     def backward(self, top, propagate_down, bottom):
         bottom[0].diff[...] = bottom[0].data
+
+
+class NoTopLayer(GoodLayer):
+    """Looks at its bottom and makes nothing."""
+
+    def reshape(self, *blobs):
+        pass

@@ -257,3 +257,11 @@ class PrintingLayer(RightLayer):
     def forward(self, bottom, top):
         super().forward(bottom, top)
         print("loss", top[0].data)
+
+
+class OverwritesLossWeightLayer(RightLayer):
+    """Writes its top's diff in forward, as if the loss weight were its own; the gradient of the check is right."""
+
+    def forward(self, bottom, top):
+        super().forward(bottom, top)
+        top[0].diff[...] = 1

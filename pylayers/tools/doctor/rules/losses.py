@@ -20,13 +20,34 @@ def loss_weight(net):
     yield from missing_loss_weights(net)
 
 
+@rule(TOPIC)
+def loss_top(net):
+    """What: a Python loss without ``top``.
+    Why: Caffe adds a missing top to its own losses alone.
+    Write: ``top: "loss" loss_weight: 1`` in the layer.
+    """
+    yield from missing_tops(net)
+
+
+def missing_tops(net):
+    """Findings for the Python layers of a net that are losses and have no top."""
+    for layer in net.python_layers():
+        param = layer.param
+        is_loss_layer = (net.described(layer) or {}).get("is_loss_layer")
+        if param.top or not param.bottom or not (is_loss_layer or "loss" in param.python_param.layer.lower()):
+            continue
+        weight = "" if param.loss_weight else " loss_weight: 1"
+        found = "a Python loss without top: Caffe adds a missing one to its own losses alone"
+        yield net.error(layer, (), found, f'top: "{param.name or "loss"}"{weight} in the layer')
+
+
 def missing_loss_weights(net):
     """Findings for the Python layers of a net that look like losses and have no loss weight."""
     if net.phase != "train":
         return
     for layer in net.python_layers():
         param = layer.param
-        if param.loss_weight or layer.is_under_loss or not param.bottom:
+        if param.loss_weight or layer.is_under_loss or not param.bottom or not param.top:
             continue
         if (net.described(layer) or {}).get("is_loss_layer") or "loss" in param.python_param.layer.lower():
             report = net.error
@@ -49,7 +70,13 @@ def no_loss(net):
     Write: ``loss_weight: 1`` in the layer whose top is to become small, or a layer such as EuclideanLoss.
     """
     # `loss_weight` reports layers that look like losses. A net in the format before 2014 shows no layers here.
-    if net.phase != "train" or net.has_loss or not net.layers or any(missing_loss_weights(net)):
+    if (
+        net.phase != "train"
+        or net.has_loss
+        or not net.layers
+        or any(missing_loss_weights(net))
+        or any(missing_tops(net))
+    ):
         return
     candidate = next(filter(_may_be_loss, reversed(net.python_layers())), None)
     is_meant = any(layer.param.loss_weight for layer in net.layers)  # a weight of 0 that is written down
