@@ -12,8 +12,9 @@ IMAGE :=
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check
-# Where matplotlib keeps its list of fonts, which would be a folder of the user's.
+# Where matplotlib keeps its list of fonts, and CuPy its kernels: else in folders of the user's.
 export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
+export CUPY_CACHE_DIR := $(CURDIR)/build/cupy
 
 # With PYTHON or CAFFE given, the script looks again whether the virtual environment fits.
 ifneq ($(PYTHON)$(CAFFE),)
