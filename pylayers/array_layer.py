@@ -76,14 +76,14 @@ class ArrayLossLayer(LossLayer):
         """
         return weight.reshape(like.shape if weight.size == like.size else (len(like),) + (1,) * (like.ndim - 1))
 
-    def forward_cpu(self, bottom, top):
+    def forward_cpu(self, bottom: list, top: list) -> Any:
         """The loss by NumPy."""
         with self._formula("loss"):
             loss = self.loss(np, *map(_read_only, bottom))
         self.check_loss("loss", loss)
         return loss
 
-    def backward_cpu(self, loss_weight, propagate_down, bottom):
+    def backward_cpu(self, loss_weight: float, propagate_down: list, bottom: list) -> None:
         """The gradients by NumPy, times the loss weight."""
         with self._formula("gradients"):
             gradients = self._gradients(np, list(map(_read_only, bottom)))
@@ -91,7 +91,7 @@ class ArrayLossLayer(LossLayer):
             if propagate_down[index]:
                 np.multiply(gradient, loss_weight, out=bottom[index].diff, casting="same_kind")
 
-    def forward_gpu(self, bottom, top):
+    def forward_gpu(self, bottom: list, top: list) -> None:
         """The loss by CuPy, on Caffe's own memory."""
         backend = gpu.backend
         if backend.cupy is None:
@@ -102,7 +102,7 @@ class ArrayLossLayer(LossLayer):
             self.check_loss("loss", loss)
             backend.data(top[0])[...] = loss
 
-    def backward_gpu(self, top, propagate_down, bottom):
+    def backward_gpu(self, top: list, propagate_down: list, bottom: list) -> None:
         """The gradients by CuPy, times the loss weight, which is read on the GPU."""
         backend = gpu.backend
         if backend.cupy is None:
@@ -116,7 +116,7 @@ class ArrayLossLayer(LossLayer):
                 if wanted[index]:
                     backend.cupy.multiply(gradient, backend.diff(top[0]), out=backend.diff(bottom[index]))
 
-    def reference(self, bottoms):
+    def reference(self, bottoms: list) -> tuple:
         """The formulas over float64."""
         arrays = [np.asarray(array, np.float64) for array in bottoms]
         gradients = self._gradients(np, arrays)

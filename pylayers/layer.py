@@ -135,7 +135,7 @@ class LossLayer(caffe.Layer):
 
     # What Caffe calls.
 
-    def setup(self, bottom, top):
+    def setup(self, bottom: Any, top: Any) -> None:
         """Checks the numbers of bottoms and tops, and CONSTANTS; reads param_str into ``self.options``.
 
         Raises:
@@ -155,7 +155,7 @@ class LossLayer(caffe.Layer):
         except (TypeError, ValueError) as error:
             raise type(error)(f"{type(self).__name__}: {error}") from None
 
-    def reshape(self, bottom, top):
+    def reshape(self, bottom: Any, top: Any) -> None:
         """Gives the first top Caffe's shape of a loss, (), and checks the bottoms' shapes where they have changed.
 
         Raises:
@@ -175,7 +175,7 @@ class LossLayer(caffe.Layer):
             self._checked_shapes = shapes
         top[0].reshape()
 
-    def forward(self, bottom, top):
+    def forward(self, bottom: Any, top: Any) -> None:
         """Computes the loss on the device of Caffe's mode."""
         bottom, top = as_list(bottom), as_list(top)
         if gpu.backend.in_use(top[0]):
@@ -183,7 +183,7 @@ class LossLayer(caffe.Layer):
         else:
             self.run_forward_cpu(bottom, top)
 
-    def backward(self, top, propagate_down, bottom):
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         """Writes the gradients on the device of Caffe's mode."""
         bottom, top = as_list(bottom), as_list(top)
         if gpu.backend.in_use(top[0]):

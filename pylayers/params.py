@@ -53,7 +53,7 @@ class Boolean:
 
     rule = "must be true or false"
 
-    def __init__(self, default):
+    def __init__(self, default: Any):
         self.default = default
 
     def check(self, value: Any) -> bool:
@@ -73,7 +73,7 @@ class Integer:
     LIMIT = 2**24
     rule = f"must be a whole number from -{LIMIT} to {LIMIT}"
 
-    def __init__(self, default):
+    def __init__(self, default: Any):
         self.default = default
 
     def check(self, value: Any) -> int:
@@ -127,7 +127,7 @@ class Numbers:
 
     rule = "must be a list of finite numbers, at least one"
 
-    def __init__(self, default):
+    def __init__(self, default: Any):
         self.default = default
 
     def check(self, value: Any) -> list[float]:

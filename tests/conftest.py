@@ -15,6 +15,7 @@ from harness import ROOT
 @functools.cache
 def no_gpu():
     """Why the tests marked gpu cannot run here; None where they can."""
+    from pylayers.errors import first_line
     from pylayers.runtime import blobs, gpu
 
     if not blobs.CUDA_BUILD:
@@ -24,7 +25,7 @@ def no_gpu():
 
         cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # no module, no driver, no GPU
-        return f"no GPU for CuPy: {(str(error) or type(error).__name__).splitlines()[0]}"
+        return f"no GPU for CuPy: {first_line(error)}"
     return None if gpu.backend.cupy else "CuPy cannot compute on this GPU"
 
 

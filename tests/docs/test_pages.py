@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import caffe
 import pytest
 from harness import ROOT
 from harness.caffe_command import CAFFE
@@ -218,6 +219,7 @@ def test_blocks_have_known_languages_and_names_of_their_own(page):
 def test_prototxt(block, tmp_path):
     kind = parse(block.text).DESCRIPTOR.name
     for layer in getattr(parse(block.text), "layer", ()):
+        assert not layer.type or layer.type in list(caffe.layer_type_list()), f"Caffe has no layer {layer.type!r}"
         if layer.python_param.module == "pylayers":  # a fragment is not loaded, but what it says of the kit holds
             params.parse(layer.python_param.param_str, getattr(pylayers, layer.python_param.layer).OPTIONS)
     name = block.name(".prototxt")

@@ -210,22 +210,22 @@ def _losses_of_columns(x, y, weight, peak, others, prob, row_start, row_stop, co
             classes = _classes_in_row(x, width)
             row_peak, part, value = peaks[: classes * width], parts[: classes * width], values[: classes * width]
             _find_peaks(x, i, start, width, classes, row_peak)
-            own, rest = y[i, start : start + width], others[i, start : start + width]
+            own, block_others = y[i, start : start + width], others[i, start : start + width]
             for k in range(classes):
                 for j in range(width):
                     own_in_group[k * width + j] = own[j] - k  # the class that begins the row in which y is the k-th
             _add_columns(x, i, start, width, classes, row_peak, own_in_group, part, totals[: classes * width])
             for j in range(width):
-                peak[i, start + j], rest[j] = row_peak[j], totals[j]
+                peak[i, start + j], block_others[j] = row_peak[j], totals[j]
 
             _gather(x, i, start, own, part)
-            _write_losses(part, row_peak, rest, value[:width])
+            _write_losses(part, row_peak, block_others, value[:width])
             for j in range(width):
                 if own[j] >= 0:
                     loss += value[j] * (1.0 if weight is None else weight[i, start + j])
             if prob is not None:
                 for j in range(width):
-                    value[j] = _one / (rest[j] + (_zero if own[j] < 0 else _exp(part[j] - row_peak[j])))
+                    value[j] = _one / (block_others[j] + (_zero if own[j] < 0 else _exp(part[j] - row_peak[j])))
                 _repeat(value, width)
                 _write_columns(x, i, start, width, classes, row_peak, value, prob)
     return loss
@@ -239,18 +239,18 @@ def _gradients_of_columns(x, y, weight, peak, others, scale, diff, row_start, ro
             width = min(_BLOCK, column_stop - start)
             classes = _classes_in_row(x, width)
             row_peak, factor = peaks[: classes * width], factors[: classes * width]
-            rest, own = others[i, start : start + width], y[i, start : start + width]
+            block_others, own = others[i, start : start + width], y[i, start : start + width]
             for j in range(width):
                 row_peak[j] = peak[i, start + j]
             _repeat(row_peak, width)
             _gather(x, i, start, own, owns)
             of_block = None if weight is None else weight[i, start : start + width]
-            _write_factors(owns, row_peak, rest, scale, of_block, factor[:width])
+            _write_factors(owns, row_peak, block_others, scale, of_block, factor[:width])
             _repeat(factor, width)
             _write_columns(x, i, start, width, classes, row_peak, factor, diff)
             for j in range(width):
                 if own[j] >= 0:
-                    diff[i, own[j], start + j] = -rest[j] * factor[j]
+                    diff[i, own[j], start + j] = -block_others[j] * factor[j]
                 else:
                     for c in range(x.shape[1]):
                         diff[i, c, start + j] = _zero
