@@ -49,6 +49,7 @@ kit() {
   "${pip[@]}" install -q --no-deps /opt/pylayers
   rm -rf /opt/pylayers/build /opt/pylayers/*.egg-info
   /opt/caffe/bin/python -c 'import caffe, pylayers; print("pylayers is in", pylayers.__path__[0])'
+  /opt/caffe/bin/pylayers --version
 }
 
 # What the demo reads its data from: the tests run it.

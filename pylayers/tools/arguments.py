@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+import sys
 
 from pylayers.params import Integer
 
@@ -13,6 +14,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Prints the message and ends with status 2."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message, file=None):
+        """Prints, and raises where that fails, as on a full disk; argparse's own passes over it."""
+        print(message, end="", file=file or sys.stderr)
 
 
 def add_outputs(parser):

@@ -69,7 +69,7 @@ def test_what_a_function_returns_comes_back_whatever_it_prints(work):
         ("error", "the work: ValueError: the true reason"),
         ("exits", "the work: SystemExit: 0"),
         ("ends", "the work: Caffe ended the process with status 0"),
-        ("unpicklable", "the work: .*Error: .*pickle"),
+        ("unpicklable", "the work: .*Error: .*(pickle|local object)"),
         ("thread", "the work: ValueError: boom"),
     ],
 )

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from harness import ROOT
+from harness import KIT, ROOT
 from harness.doctor_nets import SETTINGS
 
 from pylayers.tools import doctor
@@ -12,8 +12,8 @@ from pylayers.tools.doctor import environment
 
 @pytest.fixture(autouse=True)
 def _tests_on_pythonpath(monkeypatch):
-    """The probe's process finds this clone and the tests' layers, and no other."""
-    path = [str(ROOT), str(ROOT / "tests/harness/layers"), os.environ.get("PYTHONPATH")]
+    """The probe's process finds this kit and the tests' layers, and no other."""
+    path = [str(KIT), str(ROOT / "tests/harness/layers"), os.environ.get("PYTHONPATH")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
 
 
