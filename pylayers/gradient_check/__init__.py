@@ -41,6 +41,9 @@ def assert_gradient(layer: Union[str, caffe_pb2.LayerParameter], bottoms: Sequen
     Raises:
         AssertionError: a derivative is off or a rule is broken; the message is the whole report.
         ValueError: as `check_gradient`.
+
+    Example:
+        >>> assert_gradient('type: "EuclideanLoss"', [(4, 3), (4, 3)], loss_weight=2)
     """
     report = check_gradient(layer, bottoms, **options)
     assert report.passed, f"the gradient of {layer} is wrong:\n{report}"
@@ -105,6 +108,11 @@ def check_gradient(
         ValueError: the text is no layer, an index is out of range, or (`NothingToCheckError`) there is no bottom with a
             gradient, and no parameter.
         UserError: a bottom that the loss calls its label is a shape, and not among `labels`.
+
+    Example:
+        >>> report = check_gradient('type: "SoftmaxWithLoss"', [(4, 3), (4,)], labels={1: 3})
+        >>> report.passed
+        True
     """
     labels = labels or {}
     inputs.check_indices(len(bottoms), labels, constants)
