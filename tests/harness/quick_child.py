@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 from multiprocessing import forkserver
+from pathlib import Path
 
 from pylayers.caffe_nets import child_main
 
@@ -18,7 +19,12 @@ _SERVER.set_forkserver_preload(["caffe", "numba", "pylayers.gradient_check", "py
 
 def start():
     """Starts the server, so that it does not take over what a test has done to this process by then, such as limits."""
-    forkserver.ensure_running()
+    folder = os.getcwd()
+    os.chdir(Path(__file__).parent)  # where it starts is first on its path, and the clone holds pylayers
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(folder)
 
 
 def run_child(question, answer, log, timeout, environment):

@@ -23,6 +23,8 @@ def examine_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "check_caffe", lambda: ({}, []))
     monkeypatch.setattr(environment, "check_gpu", lambda gpus, **place: [])
 
+    monkeypatch.chdir(tmp_path)  # the clone has a folder pylayers, which is not the kit where that is installed
+
     def examine_text(text, gpu=None, limit=None):
         (tmp_path / "net.prototxt").write_text(text)
         examined = doctor.examine([str(tmp_path / "net.prototxt")], gpu, limit)
