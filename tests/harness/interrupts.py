@@ -15,11 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("GLOG_minloglevel", "2")
-os.environ["OMP_NUM_THREADS"] = "2"
-if "--no-numba" in sys.argv:
-    os.environ["NUMBA_DISABLE_JIT"] = "1"
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+if __name__ == "__main__":  # and not where pytest looks for doctests: that changes the session for every test
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ["OMP_NUM_THREADS"] = "2"
+    if "--no-numba" in sys.argv:
+        os.environ["NUMBA_DISABLE_JIT"] = "1"
+    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import numpy as np
 
