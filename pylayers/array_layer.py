@@ -10,6 +10,7 @@ import numpy as np
 
 from pylayers.layer import LossLayer
 from pylayers.runtime import gpu
+from pylayers.runtime.tiles import quietly
 
 
 class ArrayLossLayer(LossLayer):
@@ -17,7 +18,8 @@ class ArrayLossLayer(LossLayer):
 
     A subclass overrides `loss` and `gradients`, and needs no others of `LossLayer`'s methods. The base class applies
     the loss weight and ``propagate_down``, and reads and writes Caffe's memory. Class attributes, `options` and
-    `shapes` are those of `LossLayer`.
+    `shapes` are those of `LossLayer`. Where both formulas begin with the same work, or divide by the same Z, a subclass
+    overrides `prepare` too.
 
     The arrays are Caffe's own memory, without a copy. On the CPU they are read-only: a formula that writes to them ends
     in an error. On the GPU it would change the net, since CuPy has no read-only arrays. There nothing waits for the GPU
@@ -37,12 +39,28 @@ class ArrayLossLayer(LossLayer):
         ...         return gradient, -gradient
     """
 
+    def prepare(self, xp: ModuleType, *bottoms: Any) -> tuple:
+        """Finds what `loss` and `gradients` take, and Z. It is called before each of the two.
+
+        Here is the place to check values, to read labels, and to reshape weights.
+
+        Args:
+            xp: the module `numpy` or `cupy`.
+            *bottoms: the bottoms' data, float32 arrays of the bottoms' shapes. They are Caffe's: not to be written.
+
+        Returns:
+            Z, and a tuple of what `loss` and `gradients` are called with after `xp`. Z is a number, or an array without
+            axes. The base class divides both by it; where it is 0 both are 0. By default Z is 1 and the tuple has the
+            bottoms.
+        """
+        return 1, bottoms
+
     def loss(self, xp: ModuleType, *bottoms: Any) -> Any:
         """Computes the loss.
 
         Args:
             xp: the module `numpy` or `cupy`.
-            *bottoms: the bottoms' data, float32 arrays of the bottoms' shapes. They are Caffe's: not to be written.
+            *bottoms: the bottoms' data, or what `prepare` returned in their place.
 
         Returns:
             The loss, a number or an array with one element and no axis. A sum of many float32 is best taken with
@@ -79,17 +97,20 @@ class ArrayLossLayer(LossLayer):
     def forward_cpu(self, bottom: list, top: list) -> Any:
         """The loss by NumPy."""
         with self._formula("loss"):
-            loss = self.loss(np, *map(_read_only, bottom))
+            z, arguments = self.prepare(np, *map(_read_only, bottom))
+            loss = self.loss(np, *arguments)
         self.check_loss("loss", loss)
-        return loss
+        return float(loss) * inverse(np, z)
 
     def backward_cpu(self, loss_weight: float, propagate_down: list, bottom: list) -> None:
         """The gradients by NumPy, times the loss weight."""
         with self._formula("gradients"):
-            gradients = self._gradients(np, list(map(_read_only, bottom)))
+            z, arguments = self.prepare(np, *map(_read_only, bottom))
+            gradients = self._gradients(np, arguments, len(bottom))
+        scale = loss_weight * inverse(np, z)
         for index, gradient in gradients.items():
             if propagate_down[index]:
-                np.multiply(gradient, loss_weight, out=bottom[index].diff, casting="same_kind")
+                multiply(gradient, scale, bottom[index].diff)
 
     def forward_gpu(self, bottom: list, top: list) -> None:
         """The loss by CuPy, on Caffe's own memory."""
@@ -98,9 +119,10 @@ class ArrayLossLayer(LossLayer):
             self.run_forward_cpu(bottom, top)
             return
         with backend.arrays_beside(top[0]):
-            loss = self.loss(backend.cupy, *map(backend.data, bottom))
+            z, arguments = self.prepare(backend.cupy, *map(backend.data, bottom))
+            loss = self.loss(backend.cupy, *arguments)
             self.check_loss("loss", loss)
-            backend.data(top[0])[...] = loss
+            backend.data(top[0])[...] = loss * inverse(backend.cupy, z)
 
     def backward_gpu(self, top: list, propagate_down: list, bottom: list) -> None:
         """The gradients by CuPy, times the loss weight, which is read on the GPU."""
@@ -109,24 +131,46 @@ class ArrayLossLayer(LossLayer):
             self.run_backward_cpu(top, propagate_down, bottom)
             return
         with backend.arrays_beside(top[0]):
-            wanted = self.wanted_gradients(propagate_down, bottom, lambda blob: backend.diff(blob).fill(0))
+            wanted = self.wanted_gradients(propagate_down, bottom, backend.clear_diff)
             if True not in wanted:
                 return
-            for index, gradient in self._gradients(backend.cupy, list(map(backend.data, bottom))).items():
+            z, arguments = self.prepare(backend.cupy, *map(backend.data, bottom))
+            scale = (backend.diff(top[0]) * inverse(backend.cupy, z)).astype(backend.cupy.float32)
+            for index, gradient in self._gradients(backend.cupy, arguments, len(bottom)).items():
                 if wanted[index]:
-                    backend.cupy.multiply(gradient, backend.diff(top[0]), out=backend.diff(bottom[index]))
+                    backend.cupy.multiply(gradient, scale, out=backend.diff(bottom[index]), casting="same_kind")
 
     def reference(self, bottoms: list) -> tuple:
         """The formulas over float64."""
-        arrays = [np.asarray(array, np.float64) for array in bottoms]
-        gradients = self._gradients(np, arrays)
-        return float(self.loss(np, *arrays)), [gradients.get(index) for index in range(len(arrays))]
+        self.kept = None  # it may be of other labels after this
+        z, arguments = self.prepare(np, *[np.asarray(array, np.float64) for array in bottoms])
+        gradients = self._gradients(np, arguments, len(bottoms))
+        scale = inverse(np, z)
+        scaled = [multiply(gradients[index], scale) if index in gradients else None for index in range(len(bottoms))]
+        return float(self.loss(np, *arguments)) * scale, scaled
 
-    def _gradients(self, xp, data):
-        """What `gradients` returns, a dict from the index of the bottom."""
-        names = self.bottom_names()[: len(data)]
+    def constant(self, xp: ModuleType, key: str) -> Any:
+        """The numbers of an option as a float64 array, which is copied to each GPU once.
+
+        Args:
+            xp: as for `loss`.
+            key: a key of OPTIONS whose value is a list of numbers.
+        """
+        place = None if xp is np else gpu.backend.device(), key
+        if place not in self._constants_of:
+            self._constants_of[place] = xp.asarray(getattr(self.options, key), xp.float64)
+        return self._constants_of[place]
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        """As in `LossLayer`."""
+        super().setup(bottom, top)
+        self._constants_of = {}
+
+    def _gradients(self, xp, arguments, count):
+        """What `gradients` returns for a layer of `count` bottoms, a dict from the index of the bottom."""
+        names = self.bottom_names()[:count]
         indices = [index for index, name in enumerate(names) if name not in self.CONSTANTS]
-        found = self.gradients(xp, *data)
+        found = self.gradients(xp, *arguments)
         if hasattr(found, "shape"):  # one array, not to be taken for a sequence of its rows
             found = [found]
         if found is not None:
@@ -156,6 +200,19 @@ class ArrayLossLayer(LossLayer):
 
     def _arguments(self):
         return ", ".join(self.bottom_names())
+
+
+def inverse(xp, z):
+    """1/Z, and 0 where Z is 0; `z` is a number, or an array without axes."""
+    if isinstance(z, (int, float)):
+        return 1 / float(z) if z else 0.0
+    return xp.where(z == 0, 0, 1 / xp.where(z == 0, 1, z))
+
+
+@quietly
+def multiply(gradient, scale, out=None):
+    """A gradient times a number, written to `out` where that is given."""
+    return np.multiply(gradient, scale, out=out, casting="same_kind")
 
 
 def _read_only(blob):

@@ -27,7 +27,7 @@ _CONSTANT_BOTTOMS = {
 FIXED_PARAMETERS = ("BatchNorm",)
 # Layers of a Caffe that is built with OpenCV.
 WITH_OPENCV = ("ImageData", "VideoData", "WindowData")
-# The kit's own layer for a type that forks of Caffe have. Not all of them need be there: `pylayers.__all__` says.
+# The kit's own layer for a type that forks of Caffe have.
 FORK_LAYERS = {
     "SmoothL1Loss": "SmoothL1LossLayer",
     "HuberLoss": "SmoothL1LossLayer",
@@ -37,6 +37,9 @@ FORK_LAYERS = {
     "DiceLoss": "DiceLossLayer",
     "DiceCoefLoss": "DiceLossLayer",
     "TripletLoss": "TripletLossLayer",
+    "L1Loss": "L1LossLayer",
+    "WeightedSigmoidCrossEntropyLoss": "SigmoidCrossEntropyLossLayer",
+    "SigmoidWeightedCrossEntropyLoss": "SigmoidCrossEntropyLossLayer",
     "WeightedSoftmaxLoss": "WeightedSoftmaxLossLayer",
     "WeightedSoftmaxWithLoss": "WeightedSoftmaxLossLayer",
     "SoftmaxWithWeightedLoss": "WeightedSoftmaxLossLayer",

@@ -80,12 +80,35 @@ class LossLayer(caffe.Layer):
 
     # What a subclass overrides.
 
+    @classmethod
+    def check_options(cls, options: SimpleNamespace) -> None:
+        """Checks what options demand of each other, and fills in what one decides for another.
+
+        Args:
+            options: the values, each right by itself. They may be changed.
+
+        Raises:
+            ValueError: two of them do not go together.
+        """
+
     def check_shapes(self) -> None:
         """Checks ``self.shapes`` where the loss has demands on them.
 
         It is called before the first forward, and wherever a bottom's shape has changed. `check_same_shape`,
         `check_same_count` and `check_weight` help; `fail_bottom` raises.
         """
+
+    @classmethod
+    def classes_of_labels(cls, options: SimpleNamespace, shape: tuple) -> int | None:
+        """The number of classes that the labels in bottom 1 have; None where bottom 1 holds no labels.
+
+        With it ``pylayers compare`` draws labels.
+
+        Args:
+            options: the values of the options.
+            shape: of bottom 0.
+        """
+        return None
 
     def forward_cpu(self, bottom: list, top: list) -> float:
         """Computes the loss, and writes the optional tops.
@@ -150,10 +173,7 @@ class LossLayer(caffe.Layer):
         self.check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
         self._constants = [index for index, name in enumerate(names[: len(bottom)]) if name in self.CONSTANTS]
         self._checked_shapes = self.kept = None
-        try:
-            self.options = params.parse(self.param_str, self.OPTIONS)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{type(self).__name__}: {error}") from None
+        self.options = self.read_options(self.param_str)
 
     def reshape(self, bottom: Any, top: Any) -> None:
         """Gives the first top Caffe's shape of a loss, (), and checks the bottoms' shapes where they have changed.
@@ -190,6 +210,21 @@ class LossLayer(caffe.Layer):
             self.backward_gpu(top, propagate_down, bottom)
         else:
             self.run_backward_cpu(top, propagate_down, bottom)
+
+    @classmethod
+    def read_options(cls, param_str: str) -> SimpleNamespace:
+        """The options that a ``param_str`` gives, checked.
+
+        Raises:
+            TypeError: an option is of the wrong kind.
+            ValueError: a key or a value is wrong.
+        """
+        try:
+            options = params.parse(param_str, cls.OPTIONS)
+            cls.check_options(options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{cls.__name__}: {error}") from None
+        return options
 
     # For a base class of losses: the steps that forward and backward have in common on each device.
 

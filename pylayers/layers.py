@@ -11,7 +11,6 @@ from caffe import layers as L  # noqa: N812, Caffe's own convention
 from caffe.proto import caffe_pb2
 
 import pylayers
-from pylayers import params
 from pylayers.layer import LossLayer
 
 
@@ -63,9 +62,9 @@ found "VALID"
     _check_class(layer)
     try:
         param_str = json.dumps(options, default=_plain) if options else ""
-        params.parse(param_str, layer.OPTIONS)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{layer.__name__}: {error}") from None
+    layer.read_options(param_str)
     layer.check_number("bottom", bottoms, layer.BOTTOMS, layer.OPTIONAL_BOTTOMS)
     layer.check_number("top", range(ntop), ("loss",), layer.OPTIONAL_TOPS)
     if propagate_down is not None and len(propagate_down) != len(bottoms):

@@ -23,11 +23,11 @@ class Kind(Protocol):
 
 
 class Choice:
-    """One of a few words; the first is the default."""
+    """One of a few words. The first is the default, or None where another option decides."""
 
-    def __init__(self, *words: str):
+    def __init__(self, *words: str, has_default: bool = True):
         self.words = words
-        self.default = words[0]
+        self.default = words[0] if has_default else None
 
     def check(self, value: Any) -> str:
         """Returns `value` if it is one of the words.
@@ -71,10 +71,11 @@ class Integer:
     """A whole number that float32, Caffe's type of label, can tell from its neighbours; no decimal point."""
 
     LIMIT = 2**24
-    rule = f"must be a whole number from -{LIMIT} to {LIMIT}"
 
-    def __init__(self, default: Any):
+    def __init__(self, default: Any, minimum: int = -LIMIT, maximum: int = LIMIT):
         self.default = default
+        self.minimum = minimum
+        self.maximum = maximum
 
     def check(self, value: Any) -> int:
         """Returns `value` if it is an int.
@@ -85,18 +86,30 @@ class Integer:
         """
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(self.rule)
-        if abs(value) > self.LIMIT:
+        if not self.minimum <= value <= self.maximum:
             raise ValueError(self.rule)
         return value
+
+    @property
+    def rule(self):
+        """What a value must be, for error messages."""
+        return f"must be a whole number from {self.minimum} to {self.maximum}"
 
 
 class Number:
     """A finite number, within limits where they are given."""
 
-    def __init__(self, default: float | None, minimum: float = -math.inf, maximum: float = math.inf):
+    def __init__(
+        self,
+        default: float | None,
+        minimum: float = -math.inf,
+        maximum: float = math.inf,
+        above: float = -math.inf,
+    ):
         self.default = default
         self.minimum = minimum
         self.maximum = maximum
+        self.above = above
 
     def check(self, value: Any) -> float:
         """Returns `value` as a float.
@@ -107,28 +120,31 @@ class Number:
         """
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(self.rule)
-        if not (math.isfinite(value) and self.minimum <= value <= self.maximum):
+        try:
+            number = float(value)
+        except OverflowError:  # an int of more than 308 digits
+            raise ValueError(self.rule) from None
+        if not (math.isfinite(number) and self.minimum <= number <= self.maximum and number > self.above):
             raise ValueError(self.rule)
-        return float(value)
+        return number
 
     @property
     def rule(self):
         """What a value must be, for error messages."""
         limits = [
             f"{word} {limit:g}"
-            for word, limit in (("at least", self.minimum), ("at most", self.maximum))
+            for word, limit in (("above", self.above), ("at least", self.minimum), ("at most", self.maximum))
             if math.isfinite(limit)
         ]
         return "must be a finite number" + (", " + " and ".join(limits) if limits else "")
 
 
 class Numbers:
-    """A list of finite numbers, at least one."""
+    """A list of finite numbers, at least one; or, where `single` is True, also one number, as a list of one."""
 
-    rule = "must be a list of finite numbers, at least one"
-
-    def __init__(self, default: Any):
+    def __init__(self, default: Any, single: bool = False):
         self.default = default
+        self.single = single
 
     def check(self, value: Any) -> list[float]:
         """Returns `value` as a list of floats.
@@ -137,6 +153,8 @@ class Numbers:
             TypeError: it is no list of numbers.
             ValueError: it is empty, or a number in it is too large for float64.
         """
+        if self.single and not isinstance(value, list):
+            value = [value]
         if not isinstance(value, list) or any(
             not isinstance(item, (int, float)) or isinstance(item, bool) for item in value
         ):
@@ -148,6 +166,11 @@ class Numbers:
         if not numbers or not all(map(math.isfinite, numbers)):
             raise ValueError(self.rule)
         return numbers
+
+    @property
+    def rule(self):
+        """What a value must be, for error messages."""
+        return f"must be {'a finite number, or ' * self.single}a list of finite numbers, at least one"
 
 
 def parse(text: str, options: dict[str, Kind]) -> SimpleNamespace:

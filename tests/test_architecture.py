@@ -116,8 +116,8 @@ PAIR = """
         "EuclideanLoss, Power",
         lambda case, folder: Twins(
             {"first": case.shape, "second": case.shape},
-            _python("ToyLossLayer", ("first", "second"), {}),
-            _layer("EuclideanLoss", ("first", "second"), top="mean", loss_weight=0) + _power(2),
+            python("ToyLossLayer", ("first", "second"), {}),
+            layer("EuclideanLoss", ("first", "second"), top="mean", loss_weight=0) + _power(2),
         ),
         [Case("toy", (4, 10)), Case("toy", (3, 4, 5))],
         [Case("toy", (4, 10))],
@@ -151,7 +151,10 @@ def test_a_new_loss_is_one_file_and_a_row_in_each_of_two_tables(tmp_path):
     """As docs/architecture.md says; its net, its twin and its test file come to that."""
     shutil.copytree(PACKAGE, tmp_path / "pylayers", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pylayers/losses/toy.py").write_text(LOSS)
-    for file, table, row in (("__init__.py", "LAYER_MODULES = {\n", NAME), ("tools/twins.py", "PAIRS = {", PAIR)):
+    for file, table, row in (
+        ("__init__.py", "LAYER_MODULES = {\n", NAME),
+        ("tools/twins/elements.py", "PAIRS = {", PAIR),
+    ):
         text = (tmp_path / "pylayers" / file).read_text()
         assert text.count(table) == 1
         (tmp_path / "pylayers" / file).write_text(text.replace(table, table + row))

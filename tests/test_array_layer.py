@@ -11,14 +11,13 @@ from harness.caffe_command import CAFFE, environment, losses
 from harness.closeness import assert_close_gradient, assert_close_loss
 from harness.host_kernels import HostGpu
 from harness.losses import LOSSES
-from harness.nets import layer, python_layer, run
+from harness.nets import python_layer, run
 
-from pylayers.gradient_check import assert_gradient
 from pylayers.runtime import gpu
 from pylayers.runtime.gpu import Gpu
 
-EXAMPLE = ROOT / "prototxt/own_loss/focal_loss.py"
-FOCAL = functools.partial(python_layer, "FocalLossLayer", ["scores", "label"], module="focal_loss")
+EXAMPLE = ROOT / "prototxt/own_loss/log_cosh_loss.py"
+LOG_COSH = functools.partial(python_layer, "LogCoshLossLayer", ["pred", "target"], module="log_cosh_loss")
 
 
 @pytest.fixture
@@ -26,36 +25,22 @@ def bottoms():
     return LOSSES["a user's, over arrays"].bottoms(6)
 
 
-def test_focal_loss_and_its_gradient_are_those_of_float64(bottoms):
-    scores = bottoms["scores"] * 5
-    found = run(FOCAL('{"gamma": 2}'), {**bottoms, "scores": scores})
-    x, sign = scores.astype(np.float64), 2 * bottoms["label"] - 1
-    p = 1 / (1 + np.exp(-sign * x))
-    assert_close_loss(found.loss, -np.sum((1 - p) ** 2 * np.log(p)) / 6)
-    assert_close_gradient(found.diffs["scores"], sign * (1 - p) ** 2 * (2 * p * np.log(p) + p - 1) / 6)
+@pytest.mark.parametrize("size", [1e-4, 1, 1e4])
+def test_log_cosh_loss_and_its_gradient_are_those_of_float64(size, bottoms):
+    bottoms = {name: (size * array).astype(np.float32) for name, array in bottoms.items()}
+    found = run(LOG_COSH('{"scale": 2}', loss_weight=0.3), bottoms)
+    x = (bottoms["pred"].astype(np.float64) - bottoms["target"]) / 2
+    exact = np.where(np.abs(x) < 0.1, x**2 / 2 - x**4 / 12 + x**6 / 45, np.logaddexp(x, -x) - np.log(2))
+    assert_close_loss(found.loss, 4 * np.sum(exact) / 6)
+    assert_close_gradient(found.diffs["pred"], 0.3 * 2 * np.tanh(x) / 6)
+    np.testing.assert_array_equal(found.diffs["target"], -found.diffs["pred"])
 
 
-def test_focal_loss_with_gamma_0_is_caffes_sigmoid_cross_entropy(bottoms):
-    builtin = layer(
-        "SigmoidCrossEntropyLoss", bottoms, params="loss_param { normalization: BATCH_SIZE }", loss_weight=0.3
-    )
-    found, expected = run(FOCAL('{"gamma": 0}', loss_weight=0.3), bottoms), run(builtin, bottoms)
-    assert_close_loss(found.loss, expected.loss)
-    assert_close_gradient(found.diffs["scores"], expected.diffs["scores"])
-
-
-@pytest.mark.parametrize("gamma", [0, 0.5, 2])
-def test_focal_loss_gradient_is_the_difference_of_its_forward(gamma):
-    text = f"""type: 'Python' python_param {{
-        module: 'focal_loss' layer: 'FocalLossLayer' param_str: '{{"gamma": {gamma}}}' }}"""
-    assert_gradient(text, bottoms=[(4, 10), (4, 10)], labels={1: 2})
-
-
-def test_focal_loss_checks_option_and_shapes(bottoms):
-    with pytest.raises(ValueError, match=r'FocalLossLayer: param_str key "gamma" must be a finite number, at least 0'):
-        run(FOCAL('{"gamma": -1}'), bottoms)
-    with pytest.raises(ValueError, match=r"bottom\[1\] \(label\) has shape \(6, 2\), expected \(6, 3, 4\), as bottom"):
-        run(FOCAL(), {**bottoms, "label": bottoms["label"][:, 0, :2]})
+def test_log_cosh_loss_checks_option_and_shapes(bottoms):
+    with pytest.raises(ValueError, match=r'LogCoshLossLayer: param_str key "scale" must be a finite number, above 0'):
+        run(LOG_COSH('{"scale": 0}'), bottoms)
+    with pytest.raises(ValueError, match=r"bottom\[1\] \(target\) has shape \(6, 2\), expected \(6, 3, 4\), as bottom"):
+        run(LOG_COSH(), {**bottoms, "target": bottoms["target"][:, 0, :2]})
 
 
 def test_the_example_has_twenty_lines_at_most():
@@ -64,7 +49,7 @@ def test_the_example_has_twenty_lines_at_most():
 
 
 def train(pythonpath):
-    command = [CAFFE, "train", "--solver=prototxt/own_loss/focal_loss_solver.prototxt"]
+    command = [CAFFE, "train", "--solver=prototxt/own_loss/log_cosh_loss_solver.prototxt"]
     return subprocess.run(command, capture_output=True, text=True, env={**environment(), "PYTHONPATH": pythonpath})
 
 
@@ -80,7 +65,7 @@ def test_caffe_train_finds_the_users_module_on_pythonpath():
 def test_without_it_caffe_train_names_the_module():
     done = train("")
     assert done.returncode
-    assert "No module named 'focal_loss'" in done.stderr
+    assert "No module named 'log_cosh_loss'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -141,6 +126,9 @@ class NumpyGpu(HostGpu):
     def diff(self, blob):
         return self.diffs.setdefault(blob.diff.ctypes.data, blob.diff.copy())
 
+    def clear_diff(self, blob):
+        self.diff(blob).fill(0)
+
 
 class GpuMode(Gpu):
     """In GPU mode, with the CuPy that there is, or none."""
@@ -153,7 +141,8 @@ class GpuMode(Gpu):
 @pytest.mark.parametrize(
     ("name", "module", "shapes"),
     [
-        ("FocalLossLayer", "focal_loss", {"scores": (4, 5), "label": (4, 5)}),
+        ("LogCoshLossLayer", "log_cosh_loss", {"pred": (4, 5), "target": (4, 5)}),
+        ("FocalLossLayer", "pylayers", {"scores": (4, 5), "label": (4,), "weight": (4,)}),
         ("ArrayL1LossLayer", "user_losses", {"pred": (4, 5), "target": (4, 5)}),
         ("ArrayL1LossLayer", "user_losses", {"pred": (4, 5), "target": (4, 5), "weight": (4,)}),
     ],
@@ -168,7 +157,7 @@ def test_gpu_code_gives_what_cpu_code_does(name, module, shapes, loss_weight, mo
     net = run(text, bottoms, header="force_backward: true ").net
     assert_close_loss(float(net.blobs["loss"].data), float(expected.blobs["loss"].data))
     for key in bottoms:
-        np.testing.assert_array_equal(backend.diffs[net.blobs[key].diff.ctypes.data], expected.blobs[key].diff)
+        assert_close_gradient(backend.diffs[net.blobs[key].diff.ctypes.data], expected.blobs[key].diff)
         assert not net.blobs[key].diff.any()
 
 
@@ -176,7 +165,7 @@ def test_without_a_usable_cupy_gpu_mode_warns_once_and_computes_on_the_cpu(botto
     monkeypatch.setattr(gpu, "backend", GpuMode())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = [run(FOCAL(), bottoms) for _ in range(2)]
+        found = [run(LOG_COSH(), bottoms) for _ in range(2)]
     messages = [str(each.message) for each in caught if each.category is RuntimeWarning]
     assert len(messages) == 1
     assert messages[0].startswith("losses run on the CPU in GPU mode, as CuPy cannot be used: ")

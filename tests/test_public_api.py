@@ -16,7 +16,18 @@ from pylayers.caffe_nets.build import load
 from pylayers.caffe_nets.text import input_text
 
 PUBLIC = {
-    "pylayers": ["ChannelSumEuclideanLossLayer", "EuclideanLossLayer", "WeightedSoftmaxLossLayer", "__version__"],
+    "pylayers": [
+        "ChannelSumEuclideanLossLayer",
+        "DiceLossLayer",
+        "EuclideanLossLayer",
+        "FocalLossLayer",
+        "L1LossLayer",
+        "SigmoidCrossEntropyLossLayer",
+        "SmoothL1LossLayer",
+        "TripletLossLayer",
+        "WeightedSoftmaxLossLayer",
+        "__version__",
+    ],
     "pylayers.layer": ["LossLayer"],
     "pylayers.array_layer": ["ArrayLossLayer"],
     "pylayers.kernel_layer": ["KernelLossLayer", "Plan"],
@@ -72,7 +83,7 @@ def test_the_example_of_a_layers_docstring_loads(name):
     assert len(example.strip().splitlines()) == 6
     layer = text_format.Parse(example, caffe.proto.caffe_pb2.NetParameter()).layer[0]
     assert layer.python_param.layer == name
-    shapes = [(4, 3), (4,)] if layer.bottom[1] == "label" else [(4, 3), (4, 3)]
+    shapes = [(4, 3), (4,)] if layer.bottom[1] == "label" else [(4, 3)] * len(layer.bottom)
     inputs = "".join(input_text(blob, shape) for blob, shape in zip(layer.bottom, shapes))
     net = load(inputs + example)
     assert net.forward()["loss"] >= 0

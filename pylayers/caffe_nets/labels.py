@@ -3,7 +3,7 @@
 from typing import NamedTuple, Optional
 
 import pylayers
-from pylayers import caffe_facts, params
+from pylayers import caffe_facts
 
 
 class Label(NamedTuple):
@@ -16,7 +16,7 @@ class Label(NamedTuple):
 def find_labels(layers, net):
     """Finds the blobs that go straight into the label bottom of a layer that takes labels.
 
-    Such layers are Caffe's losses over labels, Accuracy, and the kit's own losses with a bottom called label.
+    Such layers are Caffe's losses over labels, Accuracy, and the kit's own losses over labels.
 
     Args:
         layers: LayerParameters.
@@ -40,10 +40,9 @@ def _label_of(layer, shape):
     """The `Label` of a layer's bottom 1, where `shape` is that of bottom 0; None where bottom 1 holds no labels."""
     kind = kits_class(layer)
     if kind is not None:
-        if kind.BOTTOMS[1:2] != ("label",) or "axis" not in kind.OPTIONS:
-            return None
-        options = params.parse(layer.python_param.param_str, kind.OPTIONS)
-        return Label(shape[options.axis], options.ignore_label)
+        options = kind.read_options(layer.python_param.param_str)
+        classes = kind.classes_of_labels(options, shape)
+        return None if classes is None else Label(classes, getattr(options, "ignore_label", None))
     classes = caffe_facts.classes_of_labels(layer, shape)
     return None if classes is None else Label(classes, caffe_facts.ignore_label(layer))
 

@@ -107,16 +107,17 @@ def check_gradient(
     Raises:
         ValueError: the text is no layer, an index is out of range, or (`NothingToCheckError`) there is no bottom with a
             gradient, and no parameter.
-        UserError: a bottom that the loss calls its label is a shape, and not among `labels`.
+        UserError: a bottom that a loss calls its label is a shape and not among `labels`, and the loss does not say how
+            many classes there are.
 
     Example:
         >>> report = check_gradient('type: "SoftmaxWithLoss"', [(4, 3), (4,)], labels={1: 3})
         >>> report.passed
         True
     """
-    labels = labels or {}
-    inputs.check_indices(len(bottoms), labels, constants)
     layer = inputs.layer_parameter(layer)
+    labels = {**inputs.known_labels(layer, bottoms), **(labels or {})}
+    inputs.check_indices(len(bottoms), labels, constants)
     constants = {*constants, *inputs.known_constants(layer, len(bottoms), labels)}
     random = np.random.default_rng(seed)
     wanted = [index for index in range(len(bottoms)) if index not in labels and index not in constants]

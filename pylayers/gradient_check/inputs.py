@@ -50,6 +50,23 @@ def known_constants(layer, count, labels):
     return [index for index in known + caffe_facts.constant_bottoms(layer, count) if index not in labels]
 
 
+def _shape(bottom):
+    return bottom.shape if isinstance(bottom, np.ndarray) else tuple(bottom)
+
+
+def known_labels(layer, bottoms):
+    """The labels of a loss on the kit's base class that says how many classes they have: a dict as ``labels``."""
+    kind = _class_of(layer)
+    if len(bottoms) < 2 or isinstance(bottoms[1], np.ndarray) or not hasattr(kind, "classes_of_labels"):
+        return {}
+    try:
+        options = kind.read_options(layer.python_param.param_str)
+        classes = kind.classes_of_labels(options, _shape(bottoms[0]))
+    except (TypeError, ValueError, IndexError):  # the layer says what is wrong when Caffe sets it up
+        return {}
+    return {} if classes is None else {1: classes}
+
+
 def bottom_names(layer):
     """What the bottoms are called: in the layer's net, or else by its class on the kit's base classes, or not."""
     return list(layer.bottom) or _names(layer)
@@ -82,7 +99,7 @@ def draw(layer, bottoms, labels, random):
     """
     arrays = {index: bottom for index, bottom in enumerate(bottoms) if isinstance(bottom, np.ndarray)}
     _ask_for_labels(layer, {*labels, *arrays}, len(bottoms))
-    shapes = [bottom.shape if index in arrays else tuple(bottom) for index, bottom in enumerate(bottoms)]
+    shapes = list(map(_shape, bottoms))
     domains = caffe_facts.domains(layer, shapes)
     domains.update({index: caffe_facts.Labels(classes) for index, classes in labels.items()})
     return [

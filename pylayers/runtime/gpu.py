@@ -6,7 +6,10 @@ The layers use `backend`, and nothing else. The tests put another `Gpu` in its p
 import contextlib
 import ctypes
 import functools
+import math
 import warnings
+
+import numpy as np
 
 from pylayers.errors import first_line
 from pylayers.runtime import mode
@@ -71,8 +74,12 @@ class Gpu:
         self.cupy.cuda.runtime.memsetAsync(self.diff_pointer(blob), 0, 4 * blob.count, _LEGACY_STREAM)
 
     def _view(self, pointer, blob):
-        memory = self.cupy.cuda.UnownedMemory(pointer, 4 * blob.count, blob)
-        return self.cupy.ndarray(shape_of(blob), self.cupy.float32, self.cupy.cuda.MemoryPointer(memory, 0))
+        return self._array_at(pointer, shape_of(blob), np.dtype(np.float32), blob)
+
+    def _array_at(self, pointer, shape, dtype, owner):
+        """A CuPy array on memory that is there, and that is kept as long as `owner` is."""
+        memory = self.cupy.cuda.UnownedMemory(pointer, math.prod(shape) * dtype.itemsize, owner)
+        return self.cupy.ndarray(shape, dtype, self.cupy.cuda.MemoryPointer(memory, 0))
 
     # Where and when work is done.
 
@@ -150,6 +157,19 @@ class Gpu:
         memory = self.cupy.cuda.alloc_pinned_memory(size)
         ctypes.memset(memory.ptr, 0, size)
         return memory
+
+    def shared_numbers(self, count):
+        """Two arrays of `count` float64 numbers on the same memory, all 0: one for the host, and one for the GPU.
+
+        Both are to be kept as long as either is used.
+        """
+        memory = self.shared_memory(8 * count)
+        on_gpu = self._array_at(memory.ptr, (count,), np.dtype(np.float64), memory)
+        return np.ctypeslib.as_array((ctypes.c_double * count).from_address(memory.ptr)), on_gpu
+
+    def device(self):
+        """The number of the current GPU."""
+        return self.cupy.cuda.runtime.getDevice()
 
 
 backend = Gpu()

@@ -155,7 +155,7 @@ def label(text):
     try:
         return Integer(None).check(int(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{Integer.rule}, found {text!r}") from None
+        raise argparse.ArgumentTypeError(f"{Integer(None).rule}, found {text!r}") from None
 
 
 def classes(text):

@@ -94,6 +94,7 @@ def _print(source, counts, weights):
     options = {"class_weights": rounded, "normalization": "WEIGHT_SUM"}
     if counts.ignore_label is not None:
         options["ignore_label"] = counts.ignore_label
+    print("for WeightedSoftmaxLossLayer, or FocalLossLayer:")
     print(f"param_str: '{json.dumps(options)}'")  # not by rich, which would break the line
 
 

@@ -11,8 +11,8 @@ OWN_LOSS = (ROOT / "docs/own-loss.md").read_text()
 
 
 def test_the_loss_that_the_page_shows_is_the_files():
-    file = (ROOT / "prototxt/own_loss/focal_loss.py").read_text()
-    assert f"```python\n# focal_loss.py\n{file}```" in OWN_LOSS
+    file = (ROOT / "prototxt/own_loss/log_cosh_loss.py").read_text()
+    assert f"```python\n# log_cosh_loss.py\n{file}```" in OWN_LOSS
 
 
 def test_the_layers_of_the_readmes_table_are_those_of_the_package():

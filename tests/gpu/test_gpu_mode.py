@@ -15,7 +15,25 @@ from harness.caffe_command import CAFFE, SOLVER, environment, losses
 from harness.closeness import assert_same_results
 from harness.examples import EXAMPLES, ids
 from harness.losses import LOSSES
-from harness.nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, fill, load, loss_index, net_text, python_layer, run, run_again
+from harness.nets import (
+    CHANNEL_SUM,
+    CONSTANTS,
+    DICE,
+    EUCLIDEAN,
+    FOCAL,
+    L1,
+    SIGMOID,
+    SMOOTH_L1,
+    SOFTMAX,
+    TRIPLET,
+    fill,
+    load,
+    loss_index,
+    net_text,
+    python_layer,
+    run,
+    run_again,
+)
 
 from pylayers.runtime import gpu, mode
 
@@ -182,7 +200,7 @@ def test_caffe_train(path, tmp_path):
 def test_caffe_train_with_a_loss_over_arrays():
     found = {}
     for is_gpu in (True, False):
-        command = [CAFFE, "train", "--solver=prototxt/own_loss/focal_loss_solver.prototxt", *(["--gpu=0"] * is_gpu)]
+        command = [CAFFE, "train", "--solver=prototxt/own_loss/log_cosh_loss_solver.prototxt", *(["--gpu=0"] * is_gpu)]
         path = os.pathsep.join(filter(None, ["prototxt/own_loss", os.environ.get("PYTHONPATH")]))
         variables = {**environment(), "PYTHONPATH": path}
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables)
@@ -200,7 +218,7 @@ extern "C" __global__ void spin(long long cycles) {
 """
 
 
-@pytest.mark.parametrize("name", [EUCLIDEAN, CHANNEL_SUM, SOFTMAX])
+@pytest.mark.parametrize("name", [EUCLIDEAN, CHANNEL_SUM, SOFTMAX, SMOOTH_L1, L1, SIGMOID, FOCAL, DICE, TRIPLET])
 def test_neither_forward_nor_backward_waits_for_the_gpu(name, cupy):
     """Behind a kernel that takes a second or so, both calls return before it is done."""
     (loss,) = (loss for key, loss in LOSSES.items() if loss.name == name and "," not in key)
@@ -210,7 +228,7 @@ def test_neither_forward_nor_backward_waits_for_the_gpu(name, cupy):
     index = loss_index(net)
     bottom = [net.blobs[blob] for blob in loss.shapes]
     top = [net.blobs["loss"]]
-    flags = [blob not in ("label", "weight") for blob in loss.shapes]
+    flags = [blob not in CONSTANTS for blob in loss.shapes]
     layer = net.layers[index]
     spin = cupy.RawKernel(SPIN, "spin")
     with cupy.cuda.Stream.null:

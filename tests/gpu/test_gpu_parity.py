@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 from harness import oracle
 from harness.closeness import assert_close_gradient, assert_close_loss, assert_same_results
-from harness.nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, python_layer, run
+from harness.nets import (
+    CHANNEL_SUM,
+    DICE,
+    EUCLIDEAN,
+    FOCAL,
+    L1,
+    SIGMOID,
+    SMOOTH_L1,
+    SOFTMAX,
+    TRIPLET,
+    python_layer,
+    run,
+)
 
 from pylayers.runtime import gpu
 
@@ -63,10 +75,51 @@ CASES = {
         {"ignore_label": 255},
     ),
 }
+CASES.update(
+    {
+        "smooth L1 128×1000": (
+            SMOOTH_L1,
+            {
+                "pred": 2 * draw(128, 1000),
+                "target": draw(128, 1000, seed=1),
+                "inside_weight": draw(128, 1000, seed=2) ** 2,
+                "outside_weight": draw(128, seed=3) ** 2,
+            },
+            {"sigma": 3},
+        ),
+        "L1 128×1000": (L1, {"pred": draw(128, 1000), "target": draw(128, 1000, seed=1)}, {}),
+        "sigmoid 16×21×64×64": (
+            SIGMOID,
+            {"scores": 3 * draw(16, 21, 64, 64), "label": labels(16, 2, (21, 64, 64), 255)},
+            {"ignore_label": 255, "normalization": "VALID", "pos_weight": [0.5, 2, 3] * 7},
+        ),
+        "focal 4×21×64×64": (
+            FOCAL,
+            {"scores": 3 * draw(4, 21, 64, 64), "label": labels(4, 21, (64, 64), 255)},
+            {"ignore_label": 255},
+        ),
+        "dice 4×21×64×64": (
+            DICE,
+            {"scores": 3 * draw(4, 21, 64, 64), "label": labels(4, 21, (64, 64), 255)},
+            {"ignore_label": 255, "background": 0},
+        ),
+        "triplet 256×128": (
+            TRIPLET,
+            {name: draw(256, 128, seed=seed) for seed, name in enumerate(("anchor", "positive", "negative"))},
+            {"normalization": "ACTIVE"},
+        ),
+    }
+)
 FORMULAS = {
     EUCLIDEAN: oracle.euclidean,
     CHANNEL_SUM: oracle.channel_sum_euclidean,
     SOFTMAX: oracle.weighted_softmax,
+    SMOOTH_L1: oracle.smooth_l1,
+    L1: oracle.l1,
+    SIGMOID: oracle.sigmoid_cross_entropy,
+    FOCAL: oracle.softmax_focal,
+    DICE: oracle.dice,
+    TRIPLET: oracle.triplet,
 }
 
 

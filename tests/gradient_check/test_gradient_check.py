@@ -27,7 +27,7 @@ def test_the_kits_losses_pass(loss, loss_weight):
     names = list(loss.shapes)
     bottoms = [(4, *shape) for shape in loss.shapes.values()]
     labels = {names.index("label"): loss.classes} if "label" in names else {}
-    constants = [names.index("weight")] if "weight" in names else []
+    constants = [index for index, name in enumerate(names) if name.endswith("weight")]
     text = python(loss.name, loss.options, loss.module)
     report = check_gradient(text, bottoms, labels=labels, constants=constants, loss_weight=loss_weight)
     assert report.passed or (loss.classes == 1 and report.nothing_proven), str(report)
@@ -58,9 +58,9 @@ def test_caffes_own_layers_pass(text, bottoms, options):
 @pytest.mark.parametrize(
     ("text", "bottoms", "options"),
     [
-        (python("FocalLossLayer", module="focal_loss"), [(4, 10), np.eye(4, 10)], {}),
-        (python("FocalLossLayer", module="focal_loss"), [(4, 10), (4, 10)], {"labels": {1: 2}}),
-        (python("FocalLossLayer", module="focal_loss"), [(4, 10), np.eye(4, 10)], {"constants": [1]}),
+        (python("SigmoidCrossEntropyLossLayer"), [(4, 10), np.eye(4, 10)], {}),
+        (python("SigmoidCrossEntropyLossLayer"), [(4, 10), (4, 10)], {"labels": {1: 2}}),
+        (python("SigmoidCrossEntropyLossLayer"), [(4, 10), np.eye(4, 10)], {"constants": [1]}),
         (python("ArrayL1LossLayer", module="user_losses"), [(4, 10), np.full((4, 10), 9.0), np.ones((4, 10))], {}),
         ("type: 'SoftmaxWithLoss'", [(4, 10), np.arange(4)], {}),
     ],

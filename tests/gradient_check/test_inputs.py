@@ -60,8 +60,22 @@ def test_embed_is_checked_by_its_parameters():
 
 
 def test_labels_of_a_loss_are_asked_for():
-    text = "type: 'Python' python_param { module: 'focal_loss' layer: 'FocalLossLayer' }"
+    text = "type: 'Python' python_param { module: 'user_losses' layer: 'LabelledLossLayer' }"
     with pytest.raises(UserError, match=r"bottom\[1\] \(label\) holds labels: give --labels 1:CLASSES, such as 1:10"):
         check_gradient(text, [(4, 5), (4, 5)])
     assert check_gradient(text, [(4, 5), (4, 5)], labels={1: 2}).passed
     assert check_gradient(text, [(4, 5), np.ones((4, 5))]).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "options"),
+    [
+        ("WeightedSoftmaxLossLayer", (4,), "{}"),
+        ("FocalLossLayer", (4, 5), '{"activation": "SIGMOID"}'),
+        ("SigmoidCrossEntropyLossLayer", (4, 5), "{}"),
+        ("DiceLossLayer", (4,), "{}"),
+    ],
+)
+def test_labels_of_the_kits_losses_are_known(name, label, options):
+    text = f"type: 'Python' python_param {{ module: 'pylayers' layer: '{name}' param_str: '{options}' }}"
+    assert check_gradient(text, [(4, 5), label]).passed

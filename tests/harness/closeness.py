@@ -29,3 +29,12 @@ def assert_same_results(found, expected):
     assert found.diffs.keys() == expected.diffs.keys()
     for name, diff in expected.diffs.items():
         assert_close_gradient(found.diffs[name], diff)
+
+
+def assert_matches(found, expected, loss_weight=1):
+    """A `nets.Result` against what the oracle gives: the loss, and the gradients of the bottoms that have one."""
+    loss, *gradients = expected
+    assert_close_loss(found.loss, loss)
+    assert len(found.diffs) == len(gradients)
+    for diff, gradient in zip(found.diffs.values(), gradients):
+        assert_close_gradient(diff, loss_weight * gradient)

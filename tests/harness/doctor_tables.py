@@ -363,6 +363,26 @@ BROKEN = [
         severity="warning",
     ),
     Broken(
+        "softmax-twice",
+        at(twice("Softmax", '"Python" python_param { module: "pylayers" layer: "DiceLossLayer" }'), 'bottom: "prob"'),
+        "DiceLossLayer takes the softmax itself",
+        severity="warning",
+    ),
+    Broken(
+        "softmax-twice",
+        at(
+            twice(
+                "Sigmoid",
+                '"Python" python_param { module: "pylayers" layer: "FocalLossLayer"'
+                """ param_str: '{"activation": "SIGMOID"}' }""",
+                "more",
+            ),
+            'bottom: "prob"',
+        ),
+        "FocalLossLayer takes the sigmoid itself",
+        severity="warning",
+    ),
+    Broken(
         "same-name",
         euclidean().replace(LOSS, AGAIN + "\n" + LOSS),
         "the layer at line 3 has this name too",
@@ -468,6 +488,14 @@ GOOD = [
     ("softmax-twice", twice("Softmax", '"MultinomialLogisticLoss"')),
     ("softmax-twice", twice("ReLU")),
     ("softmax-twice", twice("Sigmoid")),
+    (
+        "softmax-twice",
+        twice(
+            "Softmax",
+            '"Python" python_param { module: "pylayers" layer: "DiceLossLayer"'
+            """ param_str: '{"activation": "NONE"}' }""",
+        ),
+    ),
     ("same-name", euclidean() + AGAIN.replace('name: "pred"', 'name: "again"') + SILENCE.replace("loss", "again")),
     ("same-name", RELUS),
     ("same-name", shared("param { name: 'w' } param { name: 'b' }")),

@@ -76,6 +76,10 @@ class HostGpu(Gpu):
     def arrays_beside(self, blob):
         return contextlib.nullcontext()
 
+    def shared_numbers(self, count):
+        numbers = np.zeros(count)
+        return numbers, numbers
+
 
 class HostCupy:
     """What the kit takes from CuPy, on the host. Functions over arrays are NumPy's.

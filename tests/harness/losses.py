@@ -5,7 +5,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.nets import CHANNEL_SUM, EUCLIDEAN, SOFTMAX, fill, load, net_text, python_layer, run
+from harness.nets import (
+    CHANNEL_SUM,
+    DICE,
+    EUCLIDEAN,
+    FOCAL,
+    L1,
+    SIGMOID,
+    SMOOTH_L1,
+    SOFTMAX,
+    TRIPLET,
+    fill,
+    load,
+    net_text,
+    python_layer,
+    run,
+)
 
 
 class Loss(NamedTuple):
@@ -52,9 +67,51 @@ LOSSES = {
         '{"class_weights": [1, 2, 0, 0.5, 3], "normalization": "WEIGHT_SUM", "ignore_label": 2}',
         classes=5,
     ),
+    "smooth L1": Loss(SMOOTH_L1, {"pred": (3, 4), "target": (12,)}),
+    "smooth L1, weights": Loss(
+        SMOOTH_L1,
+        {"pred": (3, 4), "target": (3, 4), "inside_weight": (3, 4), "outside_weight": ()},
+        '{"sigma": 1.5, "normalization": "FULL"}',
+    ),
+    "L1": Loss(L1, {"pred": (3, 4), "target": (3, 4)}),
+    "L1, weights": Loss(L1, {"pred": (3, 4), "target": (3, 4), "weight": ()}, '{"normalization": "NONE"}'),
+    "sigmoid": Loss(SIGMOID, {"scores": (3, 4), "label": (12,)}, classes=2),
+    "sigmoid, weights": Loss(
+        SIGMOID,
+        {"scores": (3, 4), "label": (3, 4), "weight": (3, 4)},
+        '{"pos_weight": [1, 2.5, 0.5], "ignore_label": 1, "normalization": "VALID"}',
+        classes=2,
+    ),
+    "focal": Loss(FOCAL, {"scores": (5, 4), "label": (4,)}, classes=5),
+    "focal, weights": Loss(
+        FOCAL,
+        {"scores": (5, 4), "label": (4,), "weight": (4,)},
+        '{"class_weights": [1, 2, 0, 0.5, 3], "normalization": "WEIGHT_SUM", "ignore_label": 2, "gamma": 0.5}',
+        classes=5,
+    ),
+    "focal, sigmoid": Loss(
+        FOCAL,
+        {"scores": (3, 4), "label": (3, 4), "weight": ()},
+        '{"activation": "SIGMOID", "pos_weight": 3, "gamma": 1.5}',
+        classes=2,
+    ),
+    "dice": Loss(DICE, {"scores": (5, 4), "label": (4,)}, classes=5),
+    "dice, sigmoid": Loss(
+        DICE,
+        {"scores": (5, 4), "label": (4,)},
+        '{"activation": "SIGMOID", "exponent": 1, "per_item": true, "background": 0, "ignore_label": 2}',
+        classes=5,
+    ),
+    "dice, one channel": Loss(DICE, {"scores": (1, 4), "label": (4,)}, '{"activation": "SIGMOID"}', classes=2),
+    "triplet": Loss(TRIPLET, {"anchor": (3, 4), "positive": (3, 4), "negative": (3, 4)}),
+    "triplet, weights": Loss(
+        TRIPLET,
+        {"anchor": (3, 4), "positive": (3, 4), "negative": (3, 4), "weight": ()},
+        '{"margin": 4, "normalization": "ACTIVE"}',
+    ),
     "a user's": Loss("L1LossLayer", {"pred": (3, 4), "target": (3, 4)}, module="user_losses"),
     "a user's, over arrays": Loss(
-        "FocalLossLayer", {"scores": (3, 4), "label": (3, 4)}, '{"gamma": 1.5}', classes=2, module="focal_loss"
+        "LogCoshLossLayer", {"pred": (3, 4), "target": (3, 4)}, '{"scale": 1.5}', module="log_cosh_loss"
     ),
 }
 

@@ -10,9 +10,15 @@ from pylayers.caffe_nets.text import input_text
 EUCLIDEAN = "EuclideanLossLayer"
 CHANNEL_SUM = "ChannelSumEuclideanLossLayer"
 SOFTMAX = "WeightedSoftmaxLossLayer"
+SMOOTH_L1 = "SmoothL1LossLayer"
+L1 = "L1LossLayer"
+SIGMOID = "SigmoidCrossEntropyLossLayer"
+FOCAL = "FocalLossLayer"
+DICE = "DiceLossLayer"
+TRIPLET = "TripletLossLayer"
 
 # Bottoms that get no gradient; all others are put behind a layer with a parameter.
-CONSTANTS = ("label", "weight", "infogain")
+CONSTANTS = ("label", "weight", "inside_weight", "outside_weight", "infogain")
 
 
 class Result(NamedTuple):

@@ -9,9 +9,13 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from harness import ROOT
 from harness.closeness import RELATIVE, RELATIVE_OVER_PIXELS, assert_close_gradient, assert_close_loss
-from harness.examples import EXAMPLES, FOLDER, LOSS_STEMS, NETS, PYTHON_NETS, ids
+from harness.examples import EXAMPLES, FOLDER, LOSS_STEMS, NETS, PYTHON_NETS, TWINS, WITHOUT_TWIN, ids
 
 pytestmark = pytest.mark.usefixtures("demo_data")
+
+
+# Nets whose labels are 0 and 1.
+ONE_OR_ZERO = ("sigmoid_cross_entropy_loss", "focal_loss", "dice_loss")
 
 
 def twin(path):
@@ -27,21 +31,24 @@ def load_seeded(path, phase):
     return caffe.Net(str(path), phase)
 
 
-def fill_inputs(net):
-    """Random numbers for the Input layers; for labels whole ones from 0 to 4, and 255 in maps of them."""
+def fill_inputs(net, path):
+    """Random numbers for the Input layers; for labels whole ones, and 255 in maps of 5 classes."""
     random = np.random.default_rng(0)
-    for name in ("data", "target"):
-        if name in net.blobs:
-            net.blobs[name].data[...] = random.normal(size=net.blobs[name].data.shape)
-    if "label" in net.blobs:
-        label = net.blobs["label"].data
-        label[...] = random.integers(0, 5, label.shape)
-        if label.ndim == 4:
-            label[random.random(label.shape) < 0.2] = 255
+    classes = 2 if path.name.startswith(ONE_OR_ZERO) else 5
+    for name, kind in zip(net._layer_names, net.layers):
+        if kind.type == "Input":
+            values = net.blobs[name].data
+            values[...] = random.normal(size=values.shape)
+            if name.endswith("weight"):
+                values[...] = np.abs(values)
+            if name == "label":
+                values[...] = random.integers(0, classes, values.shape)
+                if values.ndim == 4 and classes > 2:
+                    values[random.random(values.shape) < 0.2] = 255
 
 
 def test_every_loss_has_its_four_files():
-    assert {"channel_sum_euclidean_loss", "euclidean_loss", "weighted_softmax_loss"} <= set(LOSS_STEMS)
+    assert {"channel_sum_euclidean_loss", "l1_loss", "weighted_softmax_loss"} <= set(LOSS_STEMS)
     for stem in LOSS_STEMS:
         for path in (
             f"prototxt/{stem}.prototxt",
@@ -52,7 +59,7 @@ def test_every_loss_has_its_four_files():
 
 
 def test_every_net_has_its_twin():
-    for path in NETS:
+    for path in set(NETS) - set(WITHOUT_TWIN):
         partner = path.with_name(path.name.replace("_builtin", "")) if path not in PYTHON_NETS else twin(path)
         assert partner in NETS
 
@@ -62,7 +69,7 @@ def test_every_net_has_its_twin():
 def test_loads_and_runs(path, phase):
     net = load_seeded(path, phase)
     if phase == caffe.TEST:
-        fill_inputs(net)
+        fill_inputs(net, path)
     net.forward()
     net.backward()
     assert np.isfinite(net.blobs["loss"].data)
@@ -71,14 +78,14 @@ def test_loads_and_runs(path, phase):
     assert max(gradients) > 0
 
 
-@pytest.mark.parametrize("path", PYTHON_NETS, ids=ids(PYTHON_NETS))
+@pytest.mark.parametrize("path", TWINS, ids=ids(TWINS))
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST], ids=["train", "test"])
 def test_twins_agree(path, phase):
     nets = [load_seeded(net, phase) for net in (path, twin(path))]
     for net in nets:
         caffe.set_random_seed(2)
         if phase == caffe.TEST:
-            fill_inputs(net)
+            fill_inputs(net, path)
         net.forward()
         net.backward()
     python, builtin = nets
@@ -91,7 +98,7 @@ def test_twins_agree(path, phase):
     for name in python.params:
         for found, expected in zip(python.params[name], builtin.params[name]):
             assert_close_gradient(found.diff, expected.diff)
-    for name in ("pred", "scores", "auxiliary_scores", "student", "parts", "decoded"):
+    for name in ("pred", "scores", "auxiliary_scores", "student", "parts", "decoded", "anchor", "positive", "negative"):
         if name in python.blobs:
             assert_close_gradient(python.blobs[name].diff, builtin.blobs[name].diff)
 
@@ -99,7 +106,7 @@ def test_twins_agree(path, phase):
 def test_scaled_loss_does_not_move_the_teacher():
     for path in (FOLDER / "scaled_loss.prototxt", FOLDER / "scaled_loss_builtin.prototxt"):
         net = load_seeded(path, caffe.TEST)
-        fill_inputs(net)
+        fill_inputs(net, path)
         net.forward()
         net.backward()
         assert net.params["student"][0].diff.any()
@@ -113,7 +120,7 @@ def test_infogain_matrix_holds_the_class_weights():
     np.testing.assert_array_equal(caffe.io.blobproto_to_array(blob), np.diag(weights)[np.newaxis, np.newaxis])
 
 
-@pytest.mark.parametrize("path", PYTHON_NETS, ids=ids(PYTHON_NETS))
+@pytest.mark.parametrize("path", TWINS, ids=ids(TWINS))
 def test_twins_share_all_but_the_loss(path):
     """Layer by layer the same text up to the first layer that only one of the two has."""
     python, builtin = read(path), read(twin(path))

@@ -110,17 +110,44 @@ def test_a_full_disk_costs_the_cache_a_warning(fresh, tmp_path):
 
 
 @needs_numba
-@pytest.mark.parametrize(("name", "exact"), [("_exp", np.exp), ("_log1p", np.log1p)])
+@pytest.mark.parametrize(("name", "exact"), [("exp", np.exp), ("log1p", np.log1p), ("log1p_of_part", np.log1p)])
 def test_exp_and_log_are_within_2e_7(name, exact):
     import numba
 
-    from pylayers.losses.weighted_softmax import loops as loops_numba
+    from pylayers.losses import float_loops
 
-    function = getattr(loops_numba, name)
+    function = getattr(float_loops, name)
     every = numba.njit(lambda x: [function(number) for number in x], error_model="numpy")
     small, large = 10.0 ** np.linspace(-37, 0, 20001), np.linspace(0, 86.9, 20001)
-    x = np.concatenate([-small, -large] if name == "_exp" else [small, large, 10.0 ** np.linspace(1, 38, 20001)])
-    x = x.astype(np.float32)
+    x = {"exp": [-small, -large], "log1p": [small, large, 10.0 ** np.linspace(1, 38, 20001)], "log1p_of_part": [small]}
+    x = np.concatenate(x[name]).astype(np.float32)
     np.testing.assert_allclose(every(x), exact(x.astype(float)), rtol=2e-7)
-    special = np.array([np.nan, 0, -np.inf if name == "_exp" else np.inf], np.float32)
+    end = {"exp": -np.inf, "log1p": np.inf, "log1p_of_part": 0}[name]
+    special = np.array([np.nan, 0, end], np.float32)
     np.testing.assert_array_equal(every(special), exact(special))
+
+
+@needs_numba
+def test_exp_of_a_difference_keeps_what_the_subtraction_rounds_away():
+    import numba
+
+    from pylayers.losses import float_loops
+
+    every = numba.njit(lambda x, y: [float_loops.exp_minus(a, y) for a in x], error_model="numpy")
+    for peak in np.array([0.3, 8.1, 30.7, -12.3, 1e4], np.float32):
+        x = (peak - np.linspace(0, 40, 20001)).astype(np.float32)
+        np.testing.assert_allclose(every(x, peak), np.exp(x.astype(float) - float(peak)), rtol=2e-7)
+    special = np.array([np.nan, -np.inf, 1], np.float32)
+    np.testing.assert_array_equal(every(special, np.float32(1)), [np.nan, 0, 1])
+
+
+@needs_numba
+def test_exp_of_float64_is_within_1e_9():
+    import numba
+
+    from pylayers.losses import float_loops
+
+    every = numba.njit(lambda x: [float_loops.exp64(number) for number in x], error_model="numpy")
+    x = -np.concatenate([10.0 ** np.linspace(-300, 0, 20001), np.linspace(0, 699, 20001)])
+    np.testing.assert_allclose(every(x), np.exp(x), rtol=1e-9)
+    np.testing.assert_array_equal(every(np.array([np.nan, 0, -np.inf, -1e300])), [np.nan, 1, 0, 0])

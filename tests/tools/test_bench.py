@@ -9,6 +9,7 @@ import pytest
 
 from pylayers.tools import cli
 from pylayers.tools.bench import cpu as bench
+from pylayers.tools.bench import pytorch
 from pylayers.tools.twins import PAIRS, Case
 
 SMALL = (
@@ -18,13 +19,23 @@ SMALL = (
     Case("channel-sum", (4, 3, 5, 5), target=(4, 1, 5, 5)),
     Case("channel-sum-all", (4, 3, 5, 5), target=(4, 1)),
     Case("softmax-weights", (4, 3), {"class_weights": [1.0, 2.0, 0.5]}),
+    Case("smooth-l1", (4, 10)),
+    Case("l1", (4, 10)),
+    Case("sigmoid", (4, 10)),
+    Case("triplet", (4, 10)),
+)
+ALONE = (
+    Case("focal-gamma", (4, 10)),
+    Case("focal-gamma", (4, 10), {"activation": "SIGMOID"}),
+    Case("dice", (4, 3, 5)),
+    Case("dice", (4, 1, 5), {"activation": "SIGMOID"}),
 )
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Small cases, and no copy of a large array."""
-    monkeypatch.setattr(bench, "CASES", SMALL)
+    monkeypatch.setattr(bench, "CASES", (*SMALL, *ALONE))
     monkeypatch.setattr(bench, "COPY_BYTES", 2**20)
     monkeypatch.setattr(bench, "CALLS_SECONDS", 0)
 
@@ -33,8 +44,11 @@ def test_result_as_json_and_plot(few, tmp_path, capsys):
     files = {kind: tmp_path / f"bench.{kind}" for kind in ("json", "png")}
     assert cli.main(["bench", "--repeat", "3", "--json", str(files["json"]), "--plot", str(files["png"])]) == 0
     result = json.loads(files["json"].read_text())
-    assert [row["shape"] for row in result["rows"]] == [list(case.shape) for case in SMALL]
-    for row in result["rows"]:
+    assert [row["shape"] for row in result["rows"]] == [list(case.shape) for case in (*SMALL, *ALONE)]
+    for row in result["rows"][len(SMALL) :]:
+        assert row["ratio"] is row["overhead_us"] is None
+        assert row["total_us"]["python"] > 0
+    for row in result["rows"][: len(SMALL)]:
         for side in ("python", "builtin"):
             for kind in ("forward", "backward"):
                 times = row[side][kind]
@@ -66,7 +80,8 @@ def test_layer_chooses(few, tmp_path):
 def test_geometric_mean_of_eight_of_the_ten_shapes():
     counted = [case for case in bench.CASES if case.pair in bench.MEAN_PAIRS and math.prod(case.shape) >= 100_000]
     assert len(counted) == 8
-    assert {case.pair for case in bench.CASES} == set(PAIRS) - {"softmax-two"}
+    without = {"softmax-two", "smooth-l1-weights", "focal", "focal-sigmoid"}
+    assert {case.pair for case in bench.CASES} == set(PAIRS) - without
     for pair in ("euclidean", "softmax"):
         assert Case(pair, (1, 1000)) in bench.CASES
 
@@ -79,9 +94,15 @@ def test_bytes_moved():
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.pair} {case.shape}")
 def test_times_the_layers_of_the_loss_alone(case):
-    sums = {"channel-sum": ["Convolution"] * 2, "channel-sum-all": ["Reduction"] * 2}.get(case.pair, [])
-    loss = PAIRS[case.pair].builtin if not sums else "EuclideanLoss"
-    expected = {"python": ["Python"], "builtin": [*sums, loss]}
+    builtin = {
+        "channel-sum": ["Convolution", "Convolution", "EuclideanLoss"],
+        "channel-sum-all": ["Reduction", "Reduction", "EuclideanLoss"],
+        "sigmoid": ["SigmoidCrossEntropyLoss"],
+        "l1": ["Eltwise", "Reduction"],
+    }.get(case.pair, [PAIRS[case.pair].builtin])
+    if "," in builtin[0]:
+        return
+    expected = {"python": ["Python"], "builtin": builtin}
     for side, calls in bench.caffe_calls(case).items():
         net, (first, last) = calls["forward"].func.__self__, calls["forward"].args
         assert [layer.type for layer in net.layers][first : last + 1] == expected[side]
@@ -89,10 +110,10 @@ def test_times_the_layers_of_the_loss_alone(case):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.pair} {case.shape}")
-def test_backward_gives_the_learnt_bottom_a_gradient_and_no_other(case):
+def test_backward_gives_the_learnt_bottom_a_gradient_and_no_other(case, tmp_path):
     for calls in bench.caffe_calls(case).values():
         net = calls["backward"].func.__self__
-        learnt, constant = ("scores", "label") if "scores" in net.blobs else ("pred", "target")
+        learnt, *_, constant = PAIRS[case.pair].build(case, tmp_path).bottoms
         calls["backward"]()
         assert net.blobs[learnt].diff.any()
         assert not net.blobs[constant].diff.any()
@@ -118,10 +139,16 @@ def test_sides_take_turns_and_so_do_forward_and_backward(few, monkeypatch):
     assert len(times["python"]["forward"]) == 3
 
 
-@pytest.mark.parametrize("case", SMALL[:3], ids=lambda case: f"{case.pair} {case.shape}")
+@pytest.mark.parametrize("case", [*SMALL, *ALONE], ids=lambda case: f"{case.pair} {case.shape}")
 def test_torch_runs_forward_and_backward(case):
     torch = pytest.importorskip("torch")
-    bench.torch_call(torch, case)()
+    if case.pair not in pytorch.LOSSES:
+        assert pytorch.call(torch, case) is None
+        return
+    pytorch.call(torch, case)()
+    leaves, loss = pytorch.LOSSES[case.pair](torch, case, "cpu")
+    assert loss().item() > 0
+    assert leaves[0].shape == case.shape
 
 
 def test_without_torch_there_is_no_column_for_it(few, monkeypatch, capsys):

@@ -217,11 +217,11 @@ layer { name: "loss" type: "Python" bottom: "a" bottom: "b" top: "loss" loss_wei
     [
         ('module: "wrong_losses" layer: "WrongSignLayer"', [], 1),
         ('module: "pylayers" layer: "EuclideanLossLayer"', [], 0),
-        ('module: "focal_loss" layer: "FocalLossLayer"', ["--labels", "1:2"], 0),
+        ('module: "pylayers" layer: "SigmoidCrossEntropyLossLayer"', ["--labels", "1:2"], 0),
     ],
 )
 def test_check_gradient_fills_the_inputs_of_a_net(param, labels, status, tmp_path):
-    """They are zeros, of which a wrong sign, too, has the right gradient; and focal loss refuses other labels."""
+    """They are zeros, of which a wrong sign, too, has the right gradient; and a sigmoid loss refuses other labels."""
     net = tmp_path / "net.prototxt"
     net.write_text(INPUTS_AND_LOSS % param)
     assert check_gradient("--net", str(net), "--layer", "loss", *labels) == status
@@ -260,7 +260,7 @@ def test_check_gradient_fills_the_inputs_of_a_net(param, labels, status, tmp_pat
             "Caffe says: Check failed: registry.count(type) == 1 (0 vs. 1) Unknown layer type: NoType",
         ),
         (["pylayers:EuclideanLossLayer", "--bottom", "4,10"], "EuclideanLossLayer: takes 2 or 3 bottoms"),
-        (["pylayers:WeightedSoftmaxLossLayer", "--bottom", "4,3", "--bottom", "4"], "(label) holds labels: give "),
+        (["user_losses:LabelledLossLayer", "--bottom", "4,3", "--bottom", "4,3"], "(label) holds labels: give "),
         (["EuclideanLoss", "--bottom", "4,10", "--bottom", "4,9"], "Inputs must have the same dimension"),
         (["EuclideanLoss", "--bottom", "4,10", "--labels", "1:3"], "there is no bottom 1"),
         (["EuclideanLoss", "--bottom", "4,10", "--params", "typo: 1"], "no layer's prototxt text"),

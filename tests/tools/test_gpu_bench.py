@@ -13,6 +13,7 @@ from pylayers.runtime import blobs, gpu
 from pylayers.tools import cli
 from pylayers.tools.bench import cpu as bench
 from pylayers.tools.bench import gpu as gpu_bench
+from pylayers.tools.bench import pytorch
 from pylayers.tools.twins import Case
 
 SMALL = (
@@ -20,6 +21,8 @@ SMALL = (
     Case("softmax", (40, 300)),
     Case("channel-sum", (4, 3, 5, 5), target=(4, 1, 5, 5)),
     Case("channel-sum-all", (4, 3, 5, 5), target=(4, 1)),
+    Case("smooth-l1", (4, 10)),
+    Case("focal-gamma", (4, 10)),
 )
 
 
@@ -43,7 +46,7 @@ def small(monkeypatch):
     monkeypatch.setattr(gpu_bench, "CASES", SMALL)
     monkeypatch.setattr(gpu_bench, "COPY_BYTES", 2**16)
     monkeypatch.setattr(gpu_bench, "FLUSH_BYTES", 2**10)
-    monkeypatch.setattr(bench, "import_torch", lambda: None)
+    monkeypatch.setattr(pytorch, "import_torch", lambda threads: None)
     return gpu.backend.cupy
 
 
@@ -54,7 +57,8 @@ def test_result_as_json_and_plot(small, tmp_path, capsys):
     result = json.loads(files["json"].read_text())
     assert [row["shape"] for row in result["rows"]] == [list(case.shape) for case in SMALL]
     for row in result["rows"]:
-        assert row["ratio"] == pytest.approx(row["total_us"]["python"] / row["total_us"]["builtin"])
+        if row["pair"] != "focal-gamma":
+            assert row["ratio"] == pytest.approx(row["total_us"]["python"] / row["total_us"]["builtin"])
         kernels = sum(row["queued_us"].values())
         assert row["gb_per_s"] == pytest.approx(sum(row["bytes"].values()) / kernels / 1e3)
         assert row["roofline"] == pytest.approx(row["gb_per_s"] / result["copy_gb_per_s"])
@@ -65,7 +69,7 @@ def test_result_as_json_and_plot(small, tmp_path, capsys):
 
 
 def test_the_layers_own_calls_give_one_gradient(small):
-    for case in SMALL:
+    for case in SMALL[:4]:  # those with kernels
         net = bench.caffe_calls(case)["python"]["forward"].func.__self__
         small.launches.clear()
         for call in gpu_bench._layer_calls(net).values():

@@ -7,7 +7,8 @@ import numpy as np
 
 from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses.channel_sum_euclidean import formula
-from pylayers.params import Choice, Integer
+from pylayers.losses.normalization import OF_ELEMENTS, normalizer
+from pylayers.params import Integer
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import block_shape, blocks_for, segments_of, wide
 from pylayers.runtime.kernels import Kernels
@@ -56,7 +57,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
     OPTIONS = {
         "axis": Integer(1),
         "end_axis": Integer(None),
-        "normalization": Choice("BATCH_SIZE", "FULL", "NONE"),
+        "normalization": OF_ELEMENTS,
     }
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
     NEEDS_FORWARD = True  # where sums are few, backward reads the residuals that forward left in scratch
@@ -81,8 +82,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         ]
         (outer, channels, inner), (_, target_channels, _) = self._shapes_3d
         self._tiles = tiles_of(outer, inner, depth=max(channels, target_channels))
-        divisors = {"BATCH_SIZE": self.shapes[0][0], "FULL": outer * inner, "NONE": 1}
-        self._normalizer = divisors[self.options.normalization]
+        self._normalizer = normalizer(self.options.normalization, self.shapes[0][0], outer * inner)
 
     def forward_cpu(self, bottom, top):
         """Returns E = 1/Z · Σ (s(pred) − s(target))² / 2, added in float64, and keeps the residuals for backward."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses.euclidean import formula
-from pylayers.params import Choice
+from pylayers.losses.normalization import OF_ELEMENTS, normalizer
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import blocks_for, wide
 from pylayers.runtime.kernels import Kernels
@@ -54,7 +54,7 @@ class EuclideanLossLayer(KernelLossLayer):
     BOTTOMS = ("pred", "target")
     OPTIONAL_BOTTOMS = ("weight",)
     CONSTANTS = ("weight",)
-    OPTIONS = {"normalization": Choice("BATCH_SIZE", "FULL", "NONE")}
+    OPTIONS = {"normalization": OF_ELEMENTS}
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
 
     def setup(self, bottom, top):
@@ -67,7 +67,7 @@ class EuclideanLossLayer(KernelLossLayer):
         self.check_same_count(1, like=0)
         self.check_weight(2, like=0)
         num, count = self.shapes[0][0], math.prod(self.shapes[0])
-        self._normalizer = {"BATCH_SIZE": num, "FULL": count, "NONE": 1}[self.options.normalization]
+        self._normalizer = normalizer(self.options.normalization, num, count)
         # Where each item has one weight, the rows are the items; otherwise all elements are one row.
         per_item = len(self.shapes) > 2 and math.prod(self.shapes[2]) == num
         self._matrix = (num, count // num) if per_item else (1, count)

@@ -8,6 +8,7 @@ import numpy as np
 
 from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses import labels
+from pylayers.losses.normalization import normalizer
 from pylayers.losses.weighted_softmax import formula
 from pylayers.runtime import gpu, loops
 from pylayers.runtime.geometry import block_shape, blocks_for, wide
@@ -80,6 +81,11 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"), labels.Z_KINDS)
     NEEDS_FORWARD = True  # backward uses the Z that forward computed, and relies on forward having checked every label
 
+    @classmethod
+    def classes_of_labels(cls, options, shape):
+        """That of the scores."""
+        return shape[options.axis]
+
     def setup(self, bottom, top):
         """Reads the options as `LossLayer` does, and loads the compiled loops where there is Numba."""
         super().setup(bottom, top)
@@ -96,7 +102,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     def check_shapes(self):
         """Checks the axis, and the numbers of labels and of weights."""
         self._shape_3d = outer, classes, inner = labels.check_labels(self)
-        self._labels = labels.LabelReader(self._shape_3d, self.options)
+        self._labels = labels.LabelReader(self, classes, (outer, inner), self.options.ignore_label)
         self._tiles = tiles_of(outer, inner, depth=classes + _BESIDE_SCORES)
         self._peak, self._others = np.empty((2, outer, inner), np.float32)
 
@@ -124,8 +130,10 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     def reference(self, bottoms):
         """Returns the loss and its gradients by the formula, in float64."""
         scores = self._as_3d(np.asarray(bottoms[0], np.float64))
-        read = labels.LabelReader(self._shape_3d, self.options).read(*bottoms[1:])
-        weight = np.where(read.y < 0, 0, 1 if read.weight is None else read.weight) / (read.z or np.inf)
+        outer, classes, inner = self._shape_3d
+        reader = labels.LabelReader(self, classes, (outer, inner), self.options.ignore_label)
+        read = reader.read(np, *bottoms[1:])
+        weight = np.where(read.y < 0, 0, 1 if read.weight is None else read.weight) / (self._normalizer(read) or np.inf)
         losses, peak, others = formula.losses(np, scores, read.y, np.float64)
         gradient = formula.gradient(np, scores, read.y, peak, others, weight, np.float64)
         loss = np.sum(weight * losses, where=read.y >= 0)
@@ -139,7 +147,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         of_thread = math.ceil(classes / rows)
         # Blobs with 64-bit indices are too rare for more than one variant.
         once = of_thread <= CHUNKS[-1] and not wide(self.shapes)
-        z = labels.normalizer(self.options.normalization, outer, positions)
+        z = normalizer(self.options.normalization, outer, positions)
         kind = "Z_CONSTANT" if z else f"Z_{self.options.normalization}"
         return Plan(
             threads=threads,
@@ -182,26 +190,20 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         gpu.backend.wait()  # a kernel that still runs might report the same label again
         number, value = self._wrong_label.number, self._wrong_label.value
         self._wrong_label.number = 0
-        self._fail_label(value, number - 1)
+        self._labels.fail(value, number - 1)
 
     def _as_3d(self, array):
         """An array in the shape of the scores as (outer, C, inner)."""
         return array.reshape(self._shape_3d)
 
     def _read_labels(self, bottom):
-        """The labels' classes, their weights, and Z. Drops what forward kept where a class has changed since."""
-        data = [blob.data for blob in bottom[1:]]
-        kept, self.kept = self.kept, None  # void until it is known; an interrupt may leave only some classes changed
-        read = self._labels.read(*data)
-        if read.wrong >= 0:
-            self._fail_label(data[0].reshape(-1)[read.wrong], read.wrong)
-        if not read.changed:
-            self.kept = kept
-        return read.y, read.weight, read.z
+        """The labels' classes, their weights, and Z."""
+        read = self._labels.read(np, *[blob.data for blob in bottom[1:]])
+        return read.y, read.weight, self._normalizer(read)
 
-    def _fail_label(self, value, flat_index):
-        position = tuple(int(axis) for axis in np.unravel_index(flat_index, self.shapes[1]))
-        self.fail(f"{self.name_bottom(1)} holds {value:g} at {position}; {self._labels.expected()}")
+    def _normalizer(self, read):
+        outer, _, inner = self._shape_3d
+        return normalizer(self.options.normalization, outer, outer * inner, read.valid, read.weight_sum)
 
 
 @quietly

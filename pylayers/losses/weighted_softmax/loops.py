@@ -8,6 +8,7 @@ as in formula.py) have the shape (outer, inner).
 
 import numpy as np
 
+from pylayers.losses.float_loops import exp, exp_minus, largest, log1p
 from pylayers.runtime.loops import REORDERED, compiled
 
 # Number of terms that are added in float32. The sums of these runs are added in float64.
@@ -53,39 +54,6 @@ def write_gradients(x, y, weight, peak, others, scale, diff, row_start, row_stop
         _gradients_of_columns(x, y, weight, peak, others, scale, diff, row_start, row_stop, column_start, column_stop)
 
 
-@compiled(fastmath={"contract"})
-def _exp(x):
-    """exp(x) for x ≤ 0, with a relative error of at most 2e-7, and 0 below −87; NaN stays NaN.
-
-    It is 2ⁿ · exp(r) with r = x − n log 2. The polynomial is the best of its degree for r from −log(2)/2 to log(2)/2.
-    The compiler can vectorise this code, but not a call of the C library.
-    """
-    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
-    p = np.float32(8.3125205711e-3)
-    p = p * r + np.float32(4.1890155524e-2)
-    p = p * r + np.float32(1.6667114198e-1)
-    p = p * r + np.float32(4.9999231100e-1)
-    p = p * (r * r) + r + _one
-    e = np.int32(np.float32(p).view(np.int32) + (np.int32(n) << np.int32(23))).view(np.float32)
-    return _zero if x < np.float32(-87) else e
-
-
-@compiled()
-def _largest(row):
-    """The largest number of a row of float32; NaN where the row has a NaN without a sign.
-
-    Compares bit patterns as int32, with the low 31 bits of negative numbers flipped so that the order is kept: LLVM
-    vectorises an integer maximum, not a float one.
-    """
-    bits = row.view(np.int32)
-    flipped = np.int32(0x7FFFFFFF)
-    largest = bits[0] ^ ((bits[0] >> np.int32(31)) & flipped)
-    for j in range(bits.size):
-        largest = max(largest, bits[j] ^ ((bits[j] >> np.int32(31)) & flipped))
-    return np.int32(largest ^ ((largest >> np.int32(31)) & flipped)).view(np.float32)
-
-
 @compiled(fastmath=REORDERED)
 def _sum_exp(row, peak):
     total = 0.0
@@ -93,7 +61,7 @@ def _sum_exp(row, peak):
         part = _zero
         x = row[start : start + _RUN]
         for j in range(x.size):
-            part += _exp(x[j] - peak)
+            part += exp_minus(x[j], peak)
         total += part
     return total
 
@@ -101,7 +69,7 @@ def _sum_exp(row, peak):
 @compiled()
 def _write_exp(row, peak, factor, out):
     for j in range(out.size):
-        out[j] = _exp(row[j] - peak) * factor
+        out[j] = exp_minus(row[j], peak) * factor
 
 
 @compiled()
@@ -113,46 +81,20 @@ def _update_peak(peak, row):
 @compiled(fastmath={"contract"})
 def _add_exp(row, peak, y, this, total):
     for j in range(total.size):
-        e = _exp(row[j] - peak[j])
+        e = exp_minus(row[j], peak[j])
         total[j] += _zero if y[j] == this else e
 
 
 @compiled()
 def _write_exps(row, peak, factor, out):
     for j in range(out.size):
-        out[j] = _exp(row[j] - peak[j]) * factor[j]
-
-
-@compiled(fastmath={"contract"})
-def _log1p(x):
-    """log(1 + x) for x ≥ 0, with a relative error of at most 2e-7; NaN and infinity stay what they are.
-
-    log(1 + x) = n log 2 + log(1 + f) with f from √½ − 1 to √2 − 1, by Cephes' constants and polynomial (logf). A last
-    term gives back the digits that 1 + x has lost by rounding.
-    """
-    whole = x + _one
-    root = np.int32(0x3F3504F3)  # the bits of √½
-    bits = np.float32(whole).view(np.int32) - root
-    n = np.float32(bits >> np.int32(23))
-    f = np.int32((bits & np.int32(0x007FFFFF)) + root).view(np.float32) - _one
-    p = np.float32(7.0376836292e-2)
-    p = p * f + np.float32(-1.1514610310e-1)
-    p = p * f + np.float32(1.1676998740e-1)
-    p = p * f + np.float32(-1.2420140846e-1)
-    p = p * f + np.float32(1.4249322787e-1)
-    p = p * f + np.float32(-1.6668057665e-1)
-    p = p * f + np.float32(2.0000714765e-1)
-    p = p * f + np.float32(-2.4999993993e-1)
-    p = p * f + np.float32(3.3333331174e-1)
-    square = f * f
-    log = p * f * square + n * np.float32(-2.12194440e-4) - np.float32(0.5) * square + f + n * np.float32(0.693359375)
-    return log + (x - (whole - _one)) / whole if whole < np.inf else whole
+        out[j] = exp_minus(row[j], peak[j]) * factor[j]
 
 
 @compiled(fastmath={"contract"})
 def _loss(own_score, others):
     """A position's loss, from x_y − peak and the others, whose small terms are not rounded away."""
-    return _log1p(others + (_exp(own_score) - _one)) - own_score
+    return log1p(others + (exp(own_score) - _one)) - own_score
 
 
 @compiled(fastmath={"contract"})
@@ -165,7 +107,7 @@ def _write_losses(own, peak, others, out):
 def _write_factors(own, peak, others, scale, weight, out):
     for j in range(out.size):
         weighted = scale if weight is None else scale * weight[j]
-        out[j] = np.float32(weighted) / (others[j] + _exp(own[j] - peak[j]))
+        out[j] = np.float32(weighted) / (others[j] + exp_minus(own[j], peak[j]))
 
 
 @compiled()
@@ -174,13 +116,13 @@ def _losses_of_rows(x, y, weight, peak, others, prob, row_start, row_stop):
     loss = 0.0
     for i in range(row_start, row_stop):
         row, own = x[i].reshape(-1), max(y[i, 0], np.int32(0))
-        peak[i, 0] = _largest(row)
+        peak[i, 0] = largest(row)
         own_score = row[own] - peak[i, 0]
         others[i, 0] = _sum_exp(row[:own], peak[i, 0]) + _sum_exp(row[own + 1 :], peak[i, 0])
         if y[i, 0] >= 0:
             loss += _loss(own_score, others[i, 0]) * (1.0 if weight is None else weight[i, 0])
         if prob is not None:
-            _write_exp(row, peak[i, 0], _one / (others[i, 0] + _exp(own_score)), prob[i].reshape(-1))
+            _write_exp(row, peak[i, 0], _one / (others[i, 0] + exp(own_score)), prob[i].reshape(-1))
     return loss
 
 
@@ -193,7 +135,7 @@ def _gradients_of_rows(x, y, weight, peak, others, scale, diff, row_start, row_s
                 result[j] = _zero
             continue
         weighted = scale if weight is None else scale * weight[i, 0]
-        factor = np.float32(weighted / (others[i, 0] + _exp(row[own] - peak[i, 0])))
+        factor = np.float32(weighted / (others[i, 0] + exp_minus(row[own], peak[i, 0])))
         _write_exp(row, peak[i, 0], factor, result)
         result[own] = -others[i, 0] * factor  # p_y − 1 = −others / (others + exp_y)
 
@@ -225,7 +167,7 @@ def _losses_of_columns(x, y, weight, peak, others, prob, row_start, row_stop, co
                     loss += value[j] * (1.0 if weight is None else weight[i, start + j])
             if prob is not None:
                 for j in range(width):
-                    value[j] = _one / (block_others[j] + (_zero if own[j] < 0 else _exp(part[j] - row_peak[j])))
+                    value[j] = _one / (block_others[j] + (_zero if own[j] < 0 else exp_minus(part[j], row_peak[j])))
                 _repeat(value, width)
                 _write_columns(x, i, start, width, classes, row_peak, value, prob)
     return loss

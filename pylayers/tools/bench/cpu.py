@@ -10,7 +10,8 @@ OpenBLAS's do after Caffe's. For comparison the Python layer is timed once more 
 
 The bytes that must move, at 4 bytes an element, are those of each blob that a formula needs, read once, and of each
 result, written once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one
-gradient. Softmax: forward reads the scores; backward reads them and writes their gradient. These bytes, divided by the
+gradient. Softmax and the other losses over labels: forward reads the scores; backward reads them and writes their
+gradient; labels count where each score has one. These bytes, divided by the
 bandwidth of a plain copy, give the shortest time that memory allows. A blob that fits in the cache can take less.
 """
 
@@ -23,11 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pylayers.caffe_nets import build
-from pylayers.caffe_nets.labels import Label, draw
+from pylayers.caffe_nets import build, read
+from pylayers.caffe_nets.labels import draw, find_labels
 from pylayers.runtime.progress import progress_bar
 from pylayers.runtime.tiles import thread_count
 from pylayers.tools import device, report
+from pylayers.tools.bench import pytorch
 from pylayers.tools.twins import PAIRS, net_text
 
 CASES = [case for pair in PAIRS.values() for case in pair.timed]
@@ -64,7 +66,7 @@ def bench(cases, repeat):
         A dict for JSON: ``rows``, one for each case, see `_row`; ``geometric_mean``, of the ratios of the rows
         that count in it, or None; ``copy_gb_per_s``; ``torch``, its version or None; ``machine``.
     """
-    torch = import_torch()
+    torch = pytorch.import_torch(thread_count())
     bandwidth = copy_bandwidth()
     rows = []
     with progress_bar("timing", len(cases)) as advance:
@@ -105,15 +107,16 @@ def time_case(case, repeat, torch=None):
         torch: the module of PyTorch, or None.
 
     Returns:
-        A dict from side to times. The sides are "python" and "builtin" and, where PyTorch is given, "torch", and
-        "alone" for the Python layer once more. The times are a dict from "forward" and "backward" ("both" for PyTorch)
-        to a list with the seconds of one call for each round.
+        A dict from side to times. The sides are "python", "builtin" where Caffe's layers compute the loss, and where
+        PyTorch is given and has it, "torch", and "alone" for the Python layer once more. The times are a dict from
+        "forward" and "backward" ("both" for PyTorch) to a list with the seconds of one call for each round.
     """
     calls = caffe_calls(case)
     times = _rounds(calls, repeat)
-    if torch and case.pair in MEAN_PAIRS:
+    call = torch and pytorch.call(torch, case)
+    if call:
         times.update(_rounds({"alone": calls["python"]}, repeat))
-        times.update(_rounds({"torch": {"both": torch_call(torch, case)}}, repeat))
+        times.update(_rounds({"torch": {"both": call}}, repeat))
     return times
 
 
@@ -134,17 +137,16 @@ def _rounds(sides, repeat):
 def caffe_calls(case):
     """The functions to time, a dict from side and kind; each runs the layers of the loss alone."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = [build.load(text) for text in net_text(case, Path(folder), learnt=True)]
+        texts = net_text(case, Path(folder), learnt=True)
+        loaded = [build.load(text) for text in texts if text is not None]
+    labels = find_labels(read.parse(texts[0], "test").layer, loaded[0])
     calls = {}
     for side, net in zip(("python", "builtin"), loaded):
         random = np.random.default_rng(1)
         for name in net.inputs:
             shape = tuple(net.blobs[name].shape)
-            classes = case.shape[case.options.get("axis", 1)]
-            is_label = name == "label"
-            net.blobs[name].data[...] = (
-                draw(random, shape, Label(classes, None)) if is_label else _normal(random, shape)
-            )
+            values = draw(random, shape, labels[name]) if name in labels else _normal(random, shape)
+            net.blobs[name].data[...] = values
         net.forward()
         kinds = [layer.type for layer in net.layers]
         first = next(index for index, kind in enumerate(kinds) if kind not in ("Input", "Scale"))
@@ -171,55 +173,23 @@ def _seconds(calls, number):
     return {kind: seconds / number for kind, seconds in total.items()}
 
 
-def import_torch():
-    """PyTorch, with as many threads as the layers use; None where it is not installed."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return None
-    torch.set_num_threads(thread_count())
-    return torch
-
-
-def torch_call(torch, case, device="cpu"):
-    """Forward and backward of the same loss in PyTorch."""
-    functional = torch.nn.functional
-    learnt = torch.randn(case.shape, requires_grad=True, device=device)
-    if case.pair == "euclidean":
-        target = torch.randn(case.shape, device=device)
-        factor = 0.5 * math.prod(case.shape[1:])  # mse_loss divides by the elements, EuclideanLoss by N
-
-        def loss():
-            return functional.mse_loss(learnt, target) * factor
-    else:
-        label = torch.randint(case.shape[1], (case.shape[0], *case.shape[2:]), device=device)
-
-        def loss():
-            return functional.cross_entropy(learnt, label)
-
-    def call():
-        learnt.grad = None
-        loss().backward()
-
-    return call
-
-
 def bytes_moved(case):
     """The bytes that forward and backward must move, two numbers, counted as the docstring of this module says."""
     with tempfile.TemporaryDirectory() as folder:
         bottoms = PAIRS[case.pair].build(case, Path(folder)).bottoms
     first = 4 * math.prod(case.shape)
-    # Labels are small beside the scores.
-    read = sum(4 * math.prod(shape) for name, shape in bottoms.items() if name != "label")
-    return read, read + first
+    # A label for each position is small beside its scores.
+    moved = sum(4 * math.prod(shape) for name, shape in bottoms.items() if name != "label" or shape == case.shape)
+    return moved, moved + first
 
 
 def _row(case, times, bandwidth):
     """One case, a dict for JSON; times in microseconds.
 
     ``total_us`` is the sum of the medians of forward and backward, for each side. ``overhead_us`` is that of the Python
-    layer less that of the twin; ``ratio`` is the first divided by the second. ``roofline`` is the time that the bytes
-    would take at the bandwidth of a copy, as a share of the Python layer's time.
+    layer less that of the twin; ``ratio`` is the first divided by the second; both are None without a twin.
+    ``roofline`` is the time that the bytes would take at the bandwidth of a copy, as a share of the Python layer's
+    time.
     """
     sides = {side: {kind: _quartiles(values) for kind, values in kinds.items()} for side, kinds in times.items()}
     total = {side: sum(kind["median_us"] for kind in kinds.values()) for side, kinds in sides.items()}
@@ -232,8 +202,8 @@ def _row(case, times, bandwidth):
         "shape": list(case.shape),
         **sides,
         "total_us": total,
-        "overhead_us": total["python"] - total["builtin"],
-        "ratio": total["python"] / total["builtin"],
+        "overhead_us": total["python"] - total["builtin"] if "builtin" in total else None,
+        "ratio": total["python"] / total["builtin"] if "builtin" in total else None,
         "bytes": dict(zip(KINDS, moved)),
         "gb_per_s": rate / 1e9,
         "roofline": rate / bandwidth,
@@ -275,23 +245,27 @@ def _printed(row, sides):
     return [
         row["layer"],
         "×".join(map(str, row["shape"])),
-        *(_microseconds(row[side][kind]["median_us"]) for kind in KINDS for side in ("python", "builtin")),
+        *(_microseconds(row, side, kind) for kind in KINDS for side in ("python", "builtin")),
         _relative_quartiles(row),
-        _microseconds(row["overhead_us"]),
-        f"{row['ratio']:.2f}",
+        _shown(row["overhead_us"]),
+        f"{row['ratio']:.2f}" if row["ratio"] else "–",
         f"{row['gb_per_s']:.1f}",
         f"{row['roofline']:.0%}",
-        *(_microseconds(row["total_us"][side]) if side in row else "–" for side in sides),
+        *(_shown(row["total_us"].get(side)) for side in sides),
     ]
 
 
-def _microseconds(value):
-    return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+def _microseconds(row, side, kind):
+    return _shown(row[side][kind]["median_us"] if side in row else None)
+
+
+def _shown(value):
+    return "–" if value is None else f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _relative_quartiles(row):
     """Half the distance between the quartiles, as a share of the median; the largest of the four timings."""
-    timings = [row[side][kind] for side in ("python", "builtin") for kind in KINDS]
+    timings = [row[side][kind] for side in ("python", "builtin") if side in row for kind in KINDS]
     spreads = [(each["upper_quartile_us"] - each["lower_quartile_us"]) / (2 * each["median_us"]) for each in timings]
     return f"±{max(spreads):.0%}"
 
@@ -317,7 +291,7 @@ def plot(path, rows):
     left.set_yticks(position + 0.27, [f"{row['layer']} {'×'.join(map(str, row['shape']))}" for row in rows])
     left.invert_yaxis()
     left.legend(fontsize="x-small")
-    right.barh(position + 0.27, [row["ratio"] for row in rows], 0.6, color="tab:orange")
+    right.barh(position + 0.27, [row["ratio"] or np.nan for row in rows], 0.6, color="tab:orange")
     right.axvline(1, color="black", linewidth=0.7)
     right.set(xscale="log", xlabel="ratio to Caffe's own")
     with report.named_errors(path):

@@ -20,8 +20,10 @@ import numpy as np
 from pylayers.caffe_nets import child
 from pylayers.errors import UserError
 from pylayers.runtime import gpu as runtime_gpu
+from pylayers.runtime.tiles import thread_count
 from pylayers.tools import device, report
 from pylayers.tools.bench import cpu as bench
+from pylayers.tools.bench import pytorch
 from pylayers.tools.twins import PAIRS, Case
 
 CASES = (
@@ -74,7 +76,7 @@ def measure(cases, repeat):
     Returns:
         A dict for JSON: ``rows``, one for each case, see `_row`; ``copy_gb_per_s``, ``machine``, ``gpu``.
     """
-    torch = bench.import_torch()
+    torch = pytorch.import_torch(thread_count())
     timer = Timer(repeat)
     bandwidth = timer.copy_bandwidth()
     return {
@@ -211,10 +213,9 @@ def _row(case, timer, torch, bandwidth):
     queued = {kind: timer.queued(call) * 1e6 for kind, call in own.items()}
     small = np.prod(case.shape) <= HOST_ELEMENTS
     total = {side: sum(kinds.values()) for side, kinds in sides.items()}
-    with_torch = torch is not None and case.pair in bench.MEAN_PAIRS
     torch_queued = None
-    if with_torch:
-        call = bench.torch_call(torch, case, "cuda")
+    call = torch and pytorch.call(torch, case, "cuda")
+    if call:
         total["torch"], torch_queued = timer.alone(call) * 1e6, timer.queued(call) * 1e6
     moved = dict(zip(bench.KINDS, bench.bytes_moved(case)))
     rate = sum(moved.values()) / sum(queued.values()) * 1e6
@@ -225,7 +226,7 @@ def _row(case, timer, torch, bandwidth):
         "shape": list(case.shape),
         "alone_us": sides,
         "total_us": total,
-        "ratio": total["python"] / total["builtin"],
+        "ratio": total["python"] / total["builtin"] if "builtin" in total else None,
         "queued_us": queued,
         "torch_queued_us": torch_queued,
         "ratio_torch": torch_queued and sum(queued.values()) / torch_queued,
@@ -237,6 +238,10 @@ def _row(case, timer, torch, bandwidth):
     }
 
 
+def _alone(row, side, kind):
+    return f"{row['alone_us'][side][kind]:.1f}" if side in row["alone_us"] else "–"
+
+
 def _print(result):
     rows = []
     for row in result["rows"]:
@@ -245,8 +250,8 @@ def _print(result):
             [
                 row["layer"],
                 "×".join(map(str, row["shape"])),
-                *(f"{row['alone_us'][side][kind]:.1f}" for kind in bench.KINDS for side in ("python", "builtin")),
-                f"{row['ratio']:.2f}",
+                *(_alone(row, side, kind) for kind in bench.KINDS for side in ("python", "builtin")),
+                f"{row['ratio']:.2f}" if row["ratio"] else "–",
                 *(f"{row['queued_us'][kind]:.1f}" for kind in bench.KINDS),
                 f"{row['gb_per_s']:.0f}",
                 f"{row['roofline']:.0%}",

@@ -1,6 +1,7 @@
 """`pylayers compare --all`: compares each layer of the kit with its built-in twins, over shapes and options.
 
-Each case is judged by its difference from the twin. The two columns against float64 tell whose error that is.
+Each case is judged by its difference from the twin. The two columns against float64 tell whose error that is. Where
+Caffe's layers cannot compute the loss, float64 takes the twin's place.
 """
 
 import tempfile
@@ -40,8 +41,8 @@ def run(options, settings):
         _print(rows, settings)
         report.write_json(json_file, result)
         if plot_file:
-            errors = {row["layer"]: row["errors"] for row in rows}
-            times = {f"{row['layer']}\n{row['twin']}": [row["times_ms"][net] for net in "ab"] for row in rows}
+            errors = {f"{row['layer']}, {row['twin']}": row["errors"] for row in rows if row["twin"]}
+            times = {f"{row['layer']}\n{row['twin']}": list(row["times_ms"].values()) for row in rows if row["twin"]}
             two_nets.plot(plot_file, ("Python", "Caffe"), errors, times)
     return 0 if good else 1
 
@@ -59,20 +60,34 @@ def compare_all(grid, settings):
     results = {}
     with tempfile.TemporaryDirectory() as folder, progress_bar("comparing", len(grid)) as advance:
         for case in grid:
-            texts = net_text(case, Path(folder))
+            own, builtin = net_text(case, Path(folder))
+            texts = own, builtin or own
             if not results:
                 name = f"--device {settings.device}"
                 child.call(two_nets.try_out, texts, (name, name), settings, name=name)
             pair = [read.parse(text, settings.phase) for text in texts]
-            results.setdefault(case.pair, []).append((case, two_nets.compare(pair, settings)))
+            result = two_nets.compare(pair, settings)
+            if builtin is None:
+                _judge_by_float64(result, settings)
+            results.setdefault(case.pair, []).append((case, result))
             advance()
     return [_row(name, found) for name, found in results.items()]
+
+
+def _judge_by_float64(result, settings):
+    """Takes float64 for the twin, in the result of a net that was compared with itself."""
+    for row in result["rows"]:
+        row["relative"], row["float64_b"] = row["float64_a"], None
+    within = [row["relative"] is not None and row["relative"] <= settings.tolerance for row in result["rows"]]
+    result["within_tolerance"] = all(within)
+    result["times_ms"]["b"] = None
 
 
 def _row(name, found):
     rows = [row for _, result in found for row in result["rows"]]
     losses, gradients = ([row for row in rows if row["what"] == what] for what in ("loss", "gradient"))
-    times = {net: sum(sum(result["times_ms"][net].values()) for _, result in found) for net in "ab"}
+    has_twin = PAIRS[name].builtin is not None
+    times = {net: sum(sum(result["times_ms"][net].values()) for _, result in found) for net in "ab"[: 1 + has_twin]}
     return {
         "pair": name,
         "layer": PAIRS[name].layer,
@@ -83,7 +98,7 @@ def _row(name, found):
         "float64_python": two_nets.worst(rows, "float64_a"),
         "float64_builtin": two_nets.worst(rows, "float64_b"),
         "times_ms": times,
-        "time_ratio": times["a"] / times["b"],
+        "time_ratio": times["a"] / times["b"] if has_twin else None,
         "within_tolerance": all(result["within_tolerance"] for _, result in found),
         "failed": [
             {"shape": case.shape, "options": case.options} for case, result in found if not result["within_tolerance"]
@@ -100,10 +115,10 @@ def _print(rows, settings):
         [
             [
                 row["layer"],
-                row["twin"],
+                row["twin"] or "float64",
                 str(row["cases"]),
                 *(show(row[key]) for key in ("loss", "gradient", "float64_python", "float64_builtin")),
-                f"{row['time_ratio']:.2f}",
+                f"{row['time_ratio']:.2f}" if row["time_ratio"] else "–",
             ]
             for row in rows
         ],

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import caffe
 import numpy as np
 
-from pylayers.caffe_facts import draws_at_random, loss_weights
+from pylayers.caffe_facts import constant_bottoms, draws_at_random, loss_weights
 from pylayers.caffe_nets import build, read
+from pylayers.caffe_nets.labels import kits_class
 from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
 from pylayers.tools import device
@@ -41,12 +42,14 @@ class Both(NamedTuple):
         results: the `Pass` of each.
         data: what came into both nets from outside, a dict from blob to array.
         read: the blobs among these that A's own layers read or drew.
+        constants: the blobs from outside that one of the nets takes as labels or weights alone.
     """
 
     nets: list
     results: list
     data: dict
     read: list
+    constants: set
 
 
 def one_pass(pair, settings, factor):
@@ -80,7 +83,8 @@ def one_pass(pair, settings, factor):
     for net in loaded:
         data = forward(net, data, settings.seed)
         results.append(_backward(net, losses, blobs, shared))
-    return Both(loaded, results, data, [name for name in blobs if name not in given])
+    constant = {name for param in pair for name in _constants(param)}.intersection(blobs)
+    return Both(loaded, results, data, [name for name in blobs if name not in given], constant)
 
 
 def loss_tops(param):
@@ -91,6 +95,17 @@ def loss_tops(param):
 def sources(param):
     """The blobs that come into a net from outside: the tops of the layers without bottoms."""
     return [*param.input, *(top for layer in param.layer if not layer.bottom for top in layer.top)]
+
+
+def _constants(param):
+    """The blobs that only losses take, and as labels or weights, which have no gradient."""
+    uses = {}
+    for layer in param.layer:
+        kind, known = kits_class(layer), constant_bottoms(layer, len(layer.bottom))
+        names = kind.bottom_names() if kind else ()
+        for index, blob in enumerate(layer.bottom):
+            uses.setdefault(blob, []).append(names[index] in kind.CONSTANTS if kind else index in known)
+    return {blob for blob, constant in uses.items() if all(constant)}
 
 
 def random_layers(param, phase):

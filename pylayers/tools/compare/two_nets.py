@@ -89,7 +89,7 @@ def compare(pair, settings):
     rows = []
     for factor in settings.loss_weights:
         both = passes.one_pass(pair, settings, factor)
-        rows.extend(_rows(both.results, passes.references(pair, both, factor), factor))
+        rows.extend(_rows(both, passes.references(pair, both, factor), factor))
     within = all(row["relative"] <= settings.tolerance for row in rows)  # NaN is not
     if not within:
         _check_steady(pair, both, settings)
@@ -102,11 +102,11 @@ def compare(pair, settings):
     }
 
 
-def _rows(results, exact, factor):
-    a, b = results
+def _rows(both, exact, factor):
+    a, b = both.results
     for top in a.losses:
         yield _row("loss", top, factor, a.losses[top], b.losses[top], exact.losses.get(top))
-    for blob in a.gradients:
+    for blob in (name for name in a.gradients if name not in both.constants):
         found = [a.gradients[blob], b.gradients[blob], exact.gradients.get(blob)]
         if any(gradient is not None and gradient.any() for gradient in found):
             yield _row("gradient", blob, factor, *found)
@@ -148,6 +148,9 @@ def _notes(pair, both, settings):
             notes.append(f"left out: {quoted(mine - others)} of {side}, a loss of weight 0 that the other lacks")
     if unweighted[0] & unweighted[1]:
         notes.append(f"the loss weight of {quoted(unweighted[0] & unweighted[1])} is 0: only the values were compared")
+    constant = [name for name in both.constants if any(result.gradients[name].any() for result in both.results)]
+    if constant:
+        notes.append(f"left out: the gradient of {quoted(constant)}, a constant of a loss in one of the nets")
     if both.read:
         notes.append(f"both nets got what A read or drew: {quoted(both.read)}")
     drawn = passes.random_layers(pair[0], settings.phase)

@@ -34,7 +34,7 @@ def of_inputs(pair, loaded, settings):
         return _from_hdf5(settings.data, shapes)
     found = {**merge(*(find_labels(param.layer, net) for param, net in zip(pair, loaded))), **given}
     random = np.random.default_rng(settings.seed)
-    weights = {layer.bottom[2] for param in pair for layer in param.layer if kits_class(layer) and layer.bottom[2:]}
+    weights = {blob for param in pair for layer in param.layer for blob in _weights(layer)}
     drawn = {}
     for name, shape in shapes.items():
         if name in found:
@@ -44,6 +44,13 @@ def of_inputs(pair, loaded, settings):
             if name in weights:
                 drawn[name] = np.abs(drawn[name])
     return drawn
+
+
+def _weights(layer):
+    """The bottoms of one of the kit's layers that hold weights."""
+    kind = kits_class(layer)
+    names = kind.bottom_names() if kind else ()
+    return [blob for blob, name in zip(layer.bottom, names) if name.endswith("weight")]
 
 
 def _from_hdf5(path, shapes):

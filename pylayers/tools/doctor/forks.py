@@ -1,6 +1,5 @@
 """`pylayers doctor`: what a file has that is a Caffe fork's, and what this Caffe has for it."""
 
-import pylayers
 from pylayers.caffe_facts import CLASS_WEIGHT_FIELDS, FORK_FIELDS, FORK_LAYERS
 from pylayers.tools.doctor.finding import Finding, describe, nearest
 
@@ -63,7 +62,7 @@ def _own_words(field):
 def own_layer(kind):
     """The line that names the kit's own layer for a fork's type of layer; None where it has none."""
     name = FORK_LAYERS.get(kind)
-    return python_layer(name) if name in pylayers.__all__ else None
+    return python_layer(name) if name else None
 
 
 def python_layer(name):

@@ -304,7 +304,7 @@ def _array_methods(kind, loss_layer):
     return {
         name: _method(kind, name, parameters, array_loss_layer, optional, _lacks_xp)
         for name, callers in CALLED_BY_ARRAY_LOSS_LAYER.items()
-        if all(_owner(kind, caller) in (loss_layer, array_loss_layer) for caller in callers)
+        if all(_owner(kind, caller) in (loss_layer, array_loss_layer) for caller in (*callers, "prepare"))
     }
 
 
@@ -379,9 +379,8 @@ def _positional(parameters):
 
 
 def _param_str_error(kind, text):
-    params = importlib.import_module("pylayers.params")
     try:
-        params.parse(text, kind.OPTIONS)
+        kind.read_options(text)
     except (TypeError, ValueError) as error:
         return str(error)
     return None

@@ -57,6 +57,22 @@ class MarginLossLayer(ArrayLossLayer):
         return xp.concatenate([-inside.sum(axis=1, keepdims=True), inside], axis=1)
 
 
+class LabelledLossLayer(ArrayLossLayer):
+    """E = 1/N Σ label · score: it has labels, and does not say of how many classes."""
+
+    BOTTOMS = ("scores", "label")
+    CONSTANTS = ("label",)
+
+    def check_shapes(self):
+        self.check_same_shape(1, like=0)
+
+    def loss(self, xp, scores, label):
+        return (scores * label).sum() / len(scores)
+
+    def gradients(self, xp, scores, label):
+        return label / xp.float32(len(scores))
+
+
 class WrongBendLayer(HuberLossLayer):
     """Its gradient is clipped too late on one side."""
 

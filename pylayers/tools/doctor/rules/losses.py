@@ -1,5 +1,7 @@
 """Losses: their loss weights, and whether anything learns from them."""
 
+import json
+
 import caffe
 from caffe.proto import caffe_pb2
 
@@ -143,23 +145,43 @@ def loss_weight_count(net):
 
 
 # Losses that take the softmax themselves, and the layers below them that it would be taken of twice.
-_TAKE_SCORES = {"SoftmaxWithLoss": "softmax", "InfogainLoss": "softmax", "SigmoidCrossEntropyLoss": "sigmoid"}
+_TAKE_SCORES = {
+    "SoftmaxWithLoss": "softmax",
+    "InfogainLoss": "softmax",
+    "SigmoidCrossEntropyLoss": "sigmoid",
+    "WeightedSoftmaxLossLayer": "softmax",
+    "SigmoidCrossEntropyLossLayer": "sigmoid",
+}
+_TAKE_AN_ACTIVATION = ("DiceLossLayer", "FocalLossLayer")
 _GIVE_PROBABILITIES = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 _PASS_ON = ("Dropout", "Reshape", "Flatten", "Split")
 
 
+def _taken_of_scores(param):
+    """What a loss takes of its first bottom: "softmax", "sigmoid" or something else."""
+    if param.type != "Python":
+        return _TAKE_SCORES.get(param.type)
+    python = param.python_param
+    if python.module != "pylayers":
+        return None
+    if python.layer not in _TAKE_AN_ACTIVATION:
+        return _TAKE_SCORES.get(python.layer)
+    try:
+        return str(dict(json.loads(python.param_str or "{}")).get("activation", "SOFTMAX")).lower()
+    except (TypeError, ValueError):  # another finding
+        return None
+
+
 @rule(TOPIC)
 def softmax_twice(net):
-    """What: a Softmax or LogSoftmax below a loss that takes the softmax itself; or a Sigmoid below
-    SigmoidCrossEntropyLoss.
+    """What: a Softmax or LogSoftmax below a loss that takes the softmax itself; or a Sigmoid below one that takes the
+    sigmoid itself.
     Why: the loss takes scores. Of probabilities it takes the softmax a second time: all classes come out nearly equally
     likely, and the net learns slowly, or not at all.
-    Write: the bottom of the Softmax as the loss's own bottom.
+    Write: the bottom of the Softmax as the loss's own bottom; or ``"activation": "NONE"`` in a Dice loss.
     """
     for layer in net.layers:
-        kind = _TAKE_SCORES.get(layer.param.type)
-        if layer.param.type == "Python" and layer.param.python_param.module == "pylayers":
-            kind = "softmax" if "Softmax" in layer.param.python_param.layer else None
+        kind = _taken_of_scores(layer.param)
         source = layer.sources[0] if layer.sources and kind else None
         while source is not None and source.param.type in _PASS_ON:
             source = source.sources[0] if source.sources else None

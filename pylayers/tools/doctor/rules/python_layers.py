@@ -121,7 +121,7 @@ def param_str(net):
         param = layer.param.python_param
         error = (net.described(layer) or {}).get("param_str_errors", {}).get(param.param_str)
         if error:
-            yield net.error(layer, ("python_param", "param_str"), f"{param.layer}: {error}", "")
+            yield net.error(layer, ("python_param", "param_str"), error, "")
 
 
 @rule(TOPIC)

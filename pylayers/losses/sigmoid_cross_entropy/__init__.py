@@ -1,0 +1,1 @@
+"""Sigmoid cross-entropy loss."""

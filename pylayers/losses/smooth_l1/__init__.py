@@ -1,0 +1,1 @@
+"""Smooth L1 loss."""

@@ -1,0 +1,1 @@
+"""Triplet loss."""
