@@ -133,7 +133,7 @@ class DiceLossLayer(LoopedLossLayer):
             return first, found
 
         sums = np.zeros((3, self._shape[0], x.shape[1]))
-        for first, found in map_tiles(work, _tiles(x)):
+        for first, found in map_tiles(work, self._tiles(x)):
             sums[:, first : first + found.shape[1]] += found
         self.kept = formula.fractions(np, *sums, self.options.smooth)
         return np.sum(self.kept[0] * self._in_mean(np)[:, 0])
@@ -147,7 +147,7 @@ class DiceLossLayer(LoopedLossLayer):
         out = diffs[0].reshape(x.shape) if np.may_share_memory(x, scores) else np.empty_like(x)
         arrays = x, y, *forms, lost, kept, scale * self._in_mean(np)[:, 0] / below, out, rows
         write = self.loops.write_classes if self.options.activation == "SOFTMAX" else self.loops.write_scores
-        map_tiles(lambda tile: write(*arrays, *tile), _tiles(x))
+        map_tiles(lambda tile: write(*arrays, *tile), self._tiles(x))
         if not np.may_share_memory(x, scores):
             diffs[0].reshape(out.shape[:0:-1])[...] = out[0].T
 
@@ -163,7 +163,7 @@ class DiceLossLayer(LoopedLossLayer):
             return np.ascontiguousarray(scores.reshape(1, rows, classes).swapaxes(1, 2)), y.reshape(1, -1), 1, forms
         return scores.reshape(-1, classes, inner), y.reshape(-1, inner), rows, forms
 
-
-def _tiles(x):
-    outer, classes, inner = x.shape
-    return tiles_of(outer, inner, depth=4 * classes)  # they take longer than other losses' tiles
+    def _tiles(self, x):
+        """Tiles of positions. A score takes longer with SOFTMAX, so that fewer of them are worth a thread."""
+        outer, classes, inner = x.shape
+        return tiles_of(outer, inner, depth=classes * (4 if self.options.activation == "SOFTMAX" else 1))

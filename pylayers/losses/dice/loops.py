@@ -25,16 +25,22 @@ def _own(classes, c):
 # activation: SIGMOID and NONE. Each score is for itself, in float32.
 
 
+@compiled(fastmath={"contract"})
+def _probability(x, sigmoid):
+    """Returns p and 1 − p."""
+    if not sigmoid:
+        return x, _one - x
+    e = exp(-abs(x))
+    larger = _one / (_one + e)
+    return larger if x > 0 else e * larger, e * larger if x > 0 else larger
+
+
 @compiled(fastmath=REORDERED)
 def _sum_scores(x, y, own, sigmoid, square):
     """A, Σ p t, and Σ p^e + t, of a run of scores."""
     above, overlap, below = _zero, _zero, _zero
     for j in range(x.size):
-        p, q = x[j], _one - x[j]
-        if sigmoid:
-            e = exp(-abs(x[j]))
-            larger = _one / (_one + e)
-            p, q = larger if x[j] > 0 else e * larger, e * larger if x[j] > 0 else larger
+        p, q = _probability(x[j], sigmoid)
         r = -q if y[j] == own else p
         sign = -r if y[j] == own else r
         above += (r * r if square else sign) if y[j] >= 0 else _zero
@@ -63,11 +69,7 @@ def _write_slopes(x, y, own, sigmoid, square, lost, kept, scale, out):
     two_scale, lost32, kept32 = np.float32(2 * scale), np.float32(lost), np.float32(kept)
     here, elsewhere = np.float32(scale * (-1 - lost)), np.float32(scale * kept)
     for j in range(x.size):
-        p, q = x[j], _one - x[j]
-        if sigmoid:
-            e = exp(-abs(x[j]))
-            larger = _one / (_one + e)
-            p, q = larger if x[j] > 0 else e * larger, e * larger if x[j] > 0 else larger
+        p, q = _probability(x[j], sigmoid)
         curve = -(q + lost32 * p) if y[j] == own else kept32 * p
         line = here if y[j] == own else elsewhere
         slope = two_scale * curve if square else line
