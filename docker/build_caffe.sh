@@ -5,7 +5,10 @@ set -euo pipefail
 
 readonly CAFFE_VERSION='1.0.0+git20180821.99bd997'
 readonly CAFFE_DEBIAN_REVISION=8
-readonly CAFFE_SHA256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
+readonly CAFFE_COMMIT=99bd99795dcdf0b1d3086a8d67ab1782a8a08383
+# The files that the build reads, and their checksum (see files_sha256), wherever they were fetched from.
+readonly CAFFE_FILES=(CMakeLists.txt cmake include src python tools models examples)
+readonly CAFFE_SHA256=70766204172dcc8b19543a329847e88fdfa2b82790e1e5be0b7e4d0533707e20
 readonly CAFFE_SUITE=bullseye # the Debian suite whose source packages include Caffe
 # Of Caffe's own C++ tests those of what this kit is held against, by the names of their files.
 readonly CPP_TESTS="caffe_main,convolution_layer,inner_product_layer,reduction_layer,softmax_layer,\
@@ -19,6 +22,7 @@ venv=.venv
 python=/usr/bin/python3 # the one that Debian's Boost.Python is built for
 python_given=
 tarball=
+upstream=https://github.com/BVLC/caffe
 jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc heeds them, and they are no property of the machine
 use_apt=1
 with_opencv=OFF
@@ -40,7 +44,9 @@ already has into it. A finished build is kept in ~/.cache/pylayers and used agai
   --venv DIR            virtual environment, made if need be (default: .venv)
   --python EXE          a Python that imports Caffe already: use that one, build nothing;
                         with --bundle, the Python to build for
-  --source FILE         Caffe's source tarball (default: fetched as Debian's source package)
+  --source FILE         Caffe's source tarball (default: fetched as Debian's source package,
+                        or where this machine's archive has none, from upstream)
+  --upstream URL        where upstream is (default: $upstream)
   --with-opencv         build the layers and tools that read images through OpenCV
   --cuda                build for CUDA (default: CPU only)
   --cuda-arch LIST      compute capabilities, PTX for the last (default: "$cuda_arch")
@@ -64,12 +70,13 @@ die() {
 parse_arguments() {
   while (($#)); do
     case $1 in
-      --venv | --python | --source | --cuda-arch | --cuda-host-compiler | --bundle | --jobs)
+      --venv | --python | --source | --upstream | --cuda-arch | --cuda-host-compiler | --bundle | --jobs)
         (($# > 1)) && [[ -n $2 ]] || die "$1 needs a value (see --help)"
         ;;&
       --venv) venv=$2 && shift 2 ;;
       --python) python=$2 && python_given=1 && shift 2 ;;
       --source) tarball=$2 && shift 2 ;;
+      --upstream) upstream=${2%/} && shift 2 ;;
       --cuda-arch) cuda_arch=$2 && shift 2 ;;
       --cuda-host-compiler) cuda_host_compiler=$2 && shift 2 ;;
       --bundle) bundle=$2 && shift 2 ;;
@@ -88,10 +95,7 @@ parse_arguments() {
   [[ -z $cpp_tests || -z $cuda ]] || die "--cpp-tests is for the CPU build; leave --cuda out"
   check_venv
   check_bundle
-  if [[ -n $tarball ]]; then
-    [[ -f $tarball ]] || die "--source: no file '$tarball'"
-    check_source
-  fi
+  [[ -z $tarball ]] || check_tarball
 }
 
 # ---- A Caffe that is already there
@@ -218,6 +222,7 @@ archive_uris() {
       /^deb/ { sub(/\[[^]]*\]/, ""); if ($3 ~ suite) print $2 }'
     # A blank line ends an entry: one after each file.
     for file in "$1"/sources.list.d/*.sources; do
+      # shellcheck disable=SC1003  # sed's own: a line's end after the last line, where it lacks one
       [[ ! -f $file ]] || sed '$a\\' "$file"
       echo
     done | awk -v suite="^($suite)$" '
@@ -249,25 +254,59 @@ fetch_package() { # SUITE PACKAGE FOLDER: its files, from the first archive that
   return 1
 }
 
-fetch_source() { # FOLDER: leaves the path of the tarball in $tarball
+fetch_upstream() { # FOLDER: the commit, by git or curl, into FOLDER/upstream; or a tarball in $tarball
+  step "fetching Caffe's source from $upstream"
+  if command -v git >/dev/null; then
+    { git init -q "$1/upstream" && git -C "$1/upstream" fetch -q --depth 1 "$upstream" "$CAFFE_COMMIT" &&
+      git -C "$1/upstream" checkout -q FETCH_HEAD; } >"$1/fetch.log" 2>&1
+  elif command -v curl >/dev/null; then
+    curl -fsSL --retry 3 -o "$1/upstream.tar.gz" "$upstream/archive/$CAFFE_COMMIT.tar.gz" >"$1/fetch.log" 2>&1 &&
+      tarball=$1/upstream.tar.gz
+  else
+    echo "there is neither git nor curl" >"$1/fetch.log"
+    false
+  fi
+}
+
+fetch_source() { # FOLDER: leaves the path of the tarball in $tarball, or the files in FOLDER/upstream
   [[ -z $tarball ]] || return 0
-  command -v apt-get >/dev/null || die "no apt-get to fetch Caffe's source with; give the tarball with --source"
-  fetch_package "$CAFFE_SUITE" "caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION" "$1" ||
-    die "no archive in apt's sources has caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION in $CAFFE_SUITE; give the tarball with --source"
-  tarball=$1/caffe_$CAFFE_VERSION.orig.tar.gz
+  local package=caffe=$CAFFE_VERSION-$CAFFE_DEBIAN_REVISION
+  if command -v apt-get >/dev/null && fetch_package "$CAFFE_SUITE" "$package" "$1"; then
+    tarball=$1/caffe_$CAFFE_VERSION.orig.tar.gz
+  else
+    fetch_upstream "$1" ||
+      die "neither apt's archives ($package in $CAFFE_SUITE) nor $upstream give Caffe's source ($(tail -n 1 "$1/fetch.log")); give the tarball with --source"
+  fi
 }
 
-check_source() {
-  local found
-  found=$(sha256sum "$tarball" | cut -d ' ' -f 1)
+files_sha256() { # FOLDER
+  (cd "$1" && find "${CAFFE_FILES[@]}" -type f -print0 2>/dev/null | LC_ALL=C sort -z | xargs -0 -r sha256sum |
+    sha256sum | cut -d ' ' -f 1)
+}
+
+# Before anything is installed. In a subshell of its own, for the trap.
+check_tarball() (
+  [[ -f $tarball ]] || die "--source: no file '$tarball'"
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064  # the folder of this run
+  trap "rm -rf '$work'" EXIT
+  mkdir "$work/source"
+  unpack_source "$work"
+)
+
+unpack_source() { # WORK: into its folder source
+  local patch found from=${tarball:-$upstream}
+  if [[ -n $tarball ]]; then
+    tar -xzf "$tarball" -C "$1/source" 2>/dev/null || die "$tarball is no whole tar.gz archive"
+    # Upstream's archive has all in one folder, Debian's has not.
+    [[ -e $1/source/CMakeLists.txt ]] || mv "$1"/source/*/{.[!.]*,*} "$1/source/" 2>/dev/null || true
+  else
+    cp -r "$1/upstream/." "$1/source/"
+  fi
+  set -- "$1/source"
+  found=$(files_sha256 "$1")
   [[ $found == "$CAFFE_SHA256" ]] ||
-    die "$tarball has sha256 $found, expected $CAFFE_SHA256 (Debian's caffe_$CAFFE_VERSION.orig.tar.gz)"
-}
-
-unpack_source() { # FOLDER
-  local patch
-  check_source
-  tar -xzf "$tarball" -C "$1"
+    die "the files in $from have the checksum $found, expected $CAFFE_SHA256: that of BVLC Caffe ${CAFFE_COMMIT:0:7}"
   for patch in "$here"/patches/*.patch; do
     patch -d "$1" -p1 -s --fuzz=0 --no-backup-if-mismatch <"$patch" ||
       die "docker/patches/$(basename "$patch") does not apply"
@@ -285,7 +324,11 @@ build_inputs() {
   [[ -z $cuda ]] || nvcc --version
   "$(compiling_python)" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
   cat "$here"/{build_caffe.sh,cuda.sh,boost_python.sh,caffe_wrapper.sh,requirements.txt} "$here"/patches/*.patch
-  command -v dpkg-query >/dev/null && bundle='' packages | xargs dpkg-query -W 2>/dev/null || cat /etc/os-release
+  if command -v dpkg-query >/dev/null; then
+    bundle='' packages | xargs dpkg-query -W 2>/dev/null || true # a package may be missing
+  else
+    cat /etc/os-release
+  fi
 }
 
 compile() { # SOURCE BUILD
@@ -361,7 +404,7 @@ build_into() { # TREE
   trap "rm -rf '$work'" EXIT
   mkdir "$work"/{source,build}
   fetch_source "$work"
-  unpack_source "$work/source"
+  unpack_source "$work"
   make_venv
   install_requirements
   compile "$work/source" "$work/build"
