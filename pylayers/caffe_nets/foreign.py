@@ -128,7 +128,7 @@ class _Walk:
             why, value, mark = "", "", len(self.found)
             if descriptor and field is None:
                 why = "field"
-            elif field and field.label != FieldDescriptor.LABEL_REPEATED and name.text in seen:
+            elif field and not _is_repeated(field) and name.text in seen:
                 why = "twice"
             is_layer = name.text in ("layer", "layers") and field and field.message_type
             unknown = self.value(None if why else field, name.line if is_layer else layer)
@@ -149,7 +149,7 @@ class _Walk:
         if self.peek() != "[":
             return self.single(field, layer)
         self.take()
-        unknown = "[...]" if field and field.label != FieldDescriptor.LABEL_REPEATED else ""
+        unknown = "[...]" if field and not _is_repeated(field) else ""
         while self.peek() != "]":
             if self.peek() == ",":
                 self.take()
@@ -182,3 +182,10 @@ def _fits(text, field):
 
 
 _INTEGERS = [getattr(FieldDescriptor, f"CPPTYPE_{name}") for name in ("INT32", "INT64", "UINT32", "UINT64")]
+
+
+def _is_repeated(field):
+    """Whether a field may stand several times. Old protobuf says so by its label, which protobuf 7 no longer has."""
+    if hasattr(field, "is_repeated"):
+        return field.is_repeated
+    return field.label == FieldDescriptor.LABEL_REPEATED

@@ -107,6 +107,19 @@ def _row(name, found):
     }
 
 
+def _four_places(ratio):
+    """A ratio in a column of four places, so that the table is as wide on a busy machine."""
+    return (
+        "–"
+        if ratio is None
+        else f"{ratio:.2f}"
+        if ratio < 9.995
+        else f"{ratio:.1f}"
+        if ratio < 99.95
+        else f"{ratio:.0f}"
+    )
+
+
 def _print(rows, settings):
     show = two_nets.shown
     report.print_table(
@@ -118,7 +131,7 @@ def _print(rows, settings):
                 row["twin"] or "float64",
                 str(row["cases"]),
                 *(show(row[key]) for key in ("loss", "gradient", "float64_python", "float64_builtin")),
-                f"{row['time_ratio']:.2f}" if row["time_ratio"] else "–",
+                _four_places(row["time_ratio"]),
             ]
             for row in rows
         ],
