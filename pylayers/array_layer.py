@@ -138,7 +138,7 @@ class ArrayLossLayer(LossLayer):
             scale = (backend.diff(top[0]) * inverse(backend.cupy, z)).astype(backend.cupy.float32)
             for index, gradient in self._gradients(backend.cupy, arguments, len(bottom)).items():
                 if wanted[index]:
-                    backend.cupy.multiply(gradient, scale, out=backend.diff(bottom[index]), casting="same_kind")
+                    backend.cupy.multiply(gradient, scale, out=backend.diff(bottom[index]))
 
     def reference(self, bottoms: list) -> tuple:
         """The formulas over float64."""

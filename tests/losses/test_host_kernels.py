@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 from harness import oracle
 from harness.closeness import assert_close_gradient, assert_close_loss
-from harness.nets import CHANNEL_SUM, SOFTMAX, fill, load, loss_index, net_text, python_layer, run_again
+from harness.nets import (
+    CHANNEL_SUM,
+    DICE,
+    FOCAL,
+    SIGMOID,
+    SOFTMAX,
+    fill,
+    load,
+    loss_index,
+    net_text,
+    python_layer,
+    run_again,
+)
 
 from pylayers.runtime import gpu
 
@@ -92,3 +104,42 @@ def test_few_sums_of_many_channels(loss_weight, cupy):
     assert [name for name, _, _ in cupy.launches] == ["forward", "backward", "forward", "backward"]
     assert net.blobs["loss"].data == 7
     np.testing.assert_array_equal(net.blobs["pred"].diff, found.diffs["pred"])
+
+
+OVER_ARRAYS = {
+    "focal": (FOCAL, (4, 3), (4,), ""),
+    "focal, sigmoid": (FOCAL, (4, 3), (4, 3), '{"activation": "SIGMOID", "ignore_label": 7}'),
+    "sigmoid": (SIGMOID, (4, 3), (4, 3), ""),
+    "dice": (DICE, (4, 3), (4,), '{"ignore_label": 7}'),
+}
+
+
+@pytest.mark.parametrize("wrong", [-1, 9, np.nan])
+@pytest.mark.parametrize(("name", "scores", "label", "options"), OVER_ARRAYS.values(), ids=OVER_ARRAYS.keys())
+def test_losses_over_arrays_report_a_wrong_label_one_call_later(name, scores, label, options, wrong):
+    """Until then it counts as ignored, and it is reported once."""
+    random = np.random.default_rng(0)
+    bottoms = {"scores": random.normal(size=scores).astype(np.float32), "label": np.ones(label, np.float32)}
+    net = load(net_text(python_layer(name, bottoms, options), bottoms))
+    fill(net, bottoms)
+    net.blobs["label"].data[2] = wrong
+    net.forward()
+    position = r"\(2, 0\)" if len(label) > 1 else r"\(2,\)"
+    with pytest.raises(
+        ValueError, match=rf"{name}: bottom\[1\] \(\w+\) holds {wrong:g} at {position}; a (label|target) must"
+    ):
+        net.backward()
+    net.blobs["label"].data[...] = 1
+    assert run_again(net, bottoms).diffs["scores"].all()
+
+
+@pytest.mark.parametrize(("name", "scores", "label", "options"), OVER_ARRAYS.values(), ids=OVER_ARRAYS.keys())
+def test_a_wrong_label_of_a_loss_over_arrays_has_no_gradient(name, scores, label, options):
+    bottoms = {"scores": np.ones(scores, np.float32), "label": np.ones(label, np.float32)}
+    net = load(net_text(python_layer(name, bottoms, options), bottoms))
+    fill(net, bottoms)
+    net.forward()
+    net.blobs["label"].data[2] = 9
+    net.backward()
+    assert not net.blobs["scores"].diff[2].any()
+    assert net.blobs["scores"].diff[1].all()
