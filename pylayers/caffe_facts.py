@@ -43,6 +43,19 @@ FORK_LAYERS = {
     "WeightedSoftmaxLoss": "WeightedSoftmaxLossLayer",
     "WeightedSoftmaxWithLoss": "WeightedSoftmaxLossLayer",
     "SoftmaxWithWeightedLoss": "WeightedSoftmaxLossLayer",
+    "SigmoidFocalLoss": "FocalLossLayer",
+    "AbsLoss": "L1LossLayer",
+}
+# The param_str that goes with it.
+FORK_LAYER_OPTIONS = {"SigmoidFocalLoss": '{"activation": "SIGMOID"}'}
+# Blocks of options that forks have: the kit's layer, and its key for each of theirs that it has.
+FORK_OPTIONS = {
+    "smooth_l1_loss_param": ("SmoothL1LossLayer", {"sigma": "sigma"}),
+    "triplet_loss_param": ("TripletLossLayer", {"margin": "margin"}),
+    "focal_loss_param": ("FocalLossLayer", {"gamma": "gamma"}),
+    "dice_loss_param": ("DiceLossLayer", {"smooth": "smooth"}),
+    "l1_loss_param": ("L1LossLayer", {}),
+    "huber_loss_param": ("SmoothL1LossLayer", {}),
 }
 # What Caffe 1.0 writes for a field of a fork or of another version.
 FORK_FIELDS = {"param_str_": "param_str, as it is called today"}

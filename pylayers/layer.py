@@ -300,7 +300,8 @@ class LossLayer(caffe.Layer):
             ValueError: there are more or fewer blobs than names for them.
         """
         if not len(required) <= len(blobs) <= len(required) + len(optional):
-            numbers = " or ".join(str(len(required) + more) for more in range(len(optional) + 1))
+            numbers = [str(len(required) + more) for more in range(len(optional) + 1)]
+            numbers = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else " or ".join(numbers)
             names = ", ".join([*required, *(f"optional {name}" for name in optional)])
             raise ValueError(f"{cls.__name__}: takes {numbers} {kind}s ({names}), found {len(blobs)}")
 

@@ -14,7 +14,7 @@ class Foreign(NamedTuple):
         why: "field": there is no field of that name; "value": there is no value of that name; "twice": the field is
             there already, and may stand once.
         name: of the field.
-        value: what stands for a value that is unknown, else "".
+        value: what stands for a value that is unknown; what stands after the name of a field that is unknown; else "".
         message: the descriptor of the message that the field stands in.
         block: the name of the field that holds that message, such as "loss_param"; "" at the top.
         layer: the line of the layer that it stands in, or None.
@@ -126,6 +126,7 @@ class _Walk:
                 raise _MalformedError
             field = descriptor and descriptor.fields_by_name.get(name.text)
             why, value, mark = "", "", len(self.found)
+            begin = self.at
             if descriptor and field is None:
                 why = "field"
             elif field and not _is_repeated(field) and name.text in seen:
@@ -134,6 +135,8 @@ class _Walk:
             unknown = self.value(None if why else field, name.line if is_layer else layer)
             if unknown and not why:
                 why, value = "value", unknown
+            elif why == "field":
+                value = " ".join(token.text for token in self.tokens[begin : self.at])
             seen.add(name.text)
             if why:
                 del self.found[mark:]  # what stands in it is cut with it

@@ -307,13 +307,14 @@ def classes_axis(layer, index=0):
     return (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])), axis
 
 
-def check_labels(layer, classes=None):
+def check_labels(layer, classes=None, hint=""):
     """Checks the axis of bottom 0, the numbers of labels in bottom 1 and of weights in bottom 2, and class_weights.
 
     Args:
         layer: a `LossLayer` with the options ``axis`` and, if it has such weights, ``class_weights``, whose shapes are
             known.
         classes: the number of classes, where it is not that of the scores.
+        hint: more words for the error about the number of labels.
 
     Returns:
         (outer, classes, inner) of the scores.
@@ -327,14 +328,14 @@ def check_labels(layer, classes=None):
         layer.fail_bottom(
             1,
             f"{outer * inner} labels, one for each position of {layer.name_bottom(0)} of shape "
-            f"{shape} without axis {axis}, each a whole number from 0 to {(classes or channels) - 1}",
+            f"{shape} without axis {axis}, each a whole number from 0 to {(classes or channels) - 1}{hint}",
         )
     layer.check_weight(2, like=1)
     check_per_class(layer, "class_weights", channels, axis)
     return outer, channels, inner
 
 
-def check_per_class(layer, key, classes, axis):
+def check_per_class(layer, key, classes, axis, what="class"):
     """Checks that an option, if the layer has it and it is given, has one number for each class or channel.
 
     Raises:
@@ -343,7 +344,7 @@ def check_per_class(layer, key, classes, axis):
     numbers = getattr(layer.options, key, None)
     if numbers is not None and len(numbers) != classes:
         layer.fail(
-            f'param_str key "{key}" must have {classes} numbers, one for each class of '
+            f'param_str key "{key}" must have {classes} numbers, one for each {what} of '
             f"{layer.name_bottom(0)} of shape {layer.shapes[0]} along axis {axis}, found {len(numbers)}"
         )
 
@@ -359,5 +360,5 @@ def pos_weight_shape(layer):
     if layer.options.pos_weight is None or len(layer.options.pos_weight) == 1:
         return (1,) * len(shape)
     (_, channels, _), axis = classes_axis(layer)
-    check_per_class(layer, "pos_weight", channels, axis)
+    check_per_class(layer, "pos_weight", channels, axis, "channel")
     return tuple(channels if index == axis else 1 for index in range(len(shape)))

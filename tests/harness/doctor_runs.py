@@ -52,6 +52,14 @@ ZEROS = """\
 layer { name: "zeros" type: "Power" bottom: "scores" top: "zeros" power_param { scale: 0 } }
 layer { name: "sum" type: "Reduction" bottom: "zeros" top: "sum" loss_weight: 1 }  # here
 """
+SOFT_TARGETS = """\
+layer { name: "data" type: "DummyData" top: "data" top: "target" dummy_data_param {
+  shape { dim: 4 dim: 3 } shape { dim: 4 dim: 5 } data_filler { type: "uniform" min: 0 max: 1 } } }
+layer { name: "scores" type: "InnerProduct" bottom: "data" top: "scores"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "Python" bottom: "scores" bottom: "target" top: "loss" loss_weight: 1
+  python_param { module: "pylayers" layer: "SigmoidCrossEntropyLossLayer" } }
+"""
 INPUTS = """\
 layer { name: "data" type: "Input" top: "data" top: "words" top: "label"
   input_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 2 } shape { dim: 4 dim: 1 } } }
@@ -120,6 +128,7 @@ SHOWN = [
     ),
 ]
 SILENT = {
+    "targets that are not whole": SOFT_TARGETS,
     "right": python("SquareLayer"),
     "in place": python("SquareLayer", python("InPlaceLayer").split(data())[1].replace('"loss"', '"scores"')),
     "labels": loss("SoftmaxWithLoss"),

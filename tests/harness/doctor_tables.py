@@ -223,6 +223,18 @@ BROKEN = [
         "unknown-field",
         at(euclidean(more="\n loss_weight: 1 smooth_l1_loss_param { sigma: 3 more { x: [1, 2] } }"), "loss_weight"),
         'Caffe 1.0 has no "smooth_l1_loss_param" in a layer (it is a fork\'s), and refuses the file',
+        """param_str: '{"sigma": 3.0}' in the python_param of SmoothL1LossLayer; SmoothL1LossLayer has no x""",
+    ),
+    Broken(
+        "unknown-field",
+        at(euclidean(more="\n loss_weight: 1 focal_loss_param { alpha: 0.25 gamma: 1.5 }"), "loss_weight"),
+        'Caffe 1.0 has no "focal_loss_param"',
+        """param_str: '{"gamma": 1.5}' in the python_param of FocalLossLayer; FocalLossLayer has no alpha""",
+    ),
+    Broken(
+        "unknown-field",
+        at(euclidean(more="\n loss_weight: 1 roi_pooling_param { pooled_w: 7 }"), "loss_weight"),
+        'Caffe 1.0 has no "roi_pooling_param" in a layer (it is a fork\'s), and refuses the file',
         "no such line, or the fork",
     ),
     Broken(
@@ -275,6 +287,24 @@ BROKEN = [
         at(CLASSIFIED.replace('type: "Soft', '\ntype: "WeightedSoft'), "type:"),
         'this Caffe has no layer type "WeightedSoftmaxWithLoss"',
         'layer: "WeightedSoftmaxLossLayer"',
+    ),
+    Broken(
+        "layer-type",
+        at(CLASSIFIED.replace('type: "SoftmaxWithLoss"', '\ntype: "SigmoidFocalLoss"'), "type:"),
+        'this Caffe has no layer type "SigmoidFocalLoss"',
+        """layer: "FocalLossLayer" param_str: '{"activation": "SIGMOID"}'""",
+    ),
+    Broken(
+        "layer-type",
+        at(CLASSIFIED.replace('type: "SoftmaxWithLoss"', '\ntype: "DiceLossLayer" loss_weight: 1'), "type:"),
+        'this Caffe has no layer type "DiceLossLayer"',
+        'type: "Python" python_param { module: "pylayers" layer: "DiceLossLayer" }',
+    ),
+    Broken(
+        "layer-type",
+        at(euclidean().replace('type: "Convolution"', '\n type: "ROIPooling"'), "type:"),
+        'this Caffe has no layer type "ROIPooling"',
+        "a type that Caffe has",
     ),
     Broken(
         "layer-type",

@@ -83,7 +83,9 @@ class DiceLossLayer(LoopedLossLayer):
             self.fail(f'param_str key "background" must be {wanted}, found {background}')
         if self.options.per_item and axis == 0:
             self.fail('param_str key "per_item" must be false where "axis" is 0, the axis of the items')
-        outer, classes, inner = labels.check_labels(self, max(classes, 2))
+        outer, classes, inner = labels.check_labels(
+            self, max(classes, 2), "; several labels at one position cannot be said"
+        )
         items = self.shapes[0][0] if self.options.per_item else 1
         self._shape = items, outer // items, classes, inner
         shape = items, outer // items, inner

@@ -98,7 +98,8 @@ class FocalLossLayer(LoopedLossLayer):
         """Checks the axis, and the numbers of labels and of weights."""
         self._form = _FORMS[self.options.activation]
         if self._form is softmax:
-            self._items, classes, inner = self._shape = labels.check_labels(self)
+            hint = ', or "activation": "SIGMOID" in param_str for a label of each score'
+            self._items, classes, inner = self._shape = labels.check_labels(self, hint=hint)
             positions = self._items, inner
         else:
             self.check_same_count(1, like=0)

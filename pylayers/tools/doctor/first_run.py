@@ -9,7 +9,7 @@ from caffe.proto import caffe_pb2
 from pylayers.caffe_facts import index_bottoms, learns, loss_weights
 from pylayers.caffe_nets.build import written
 from pylayers.caffe_nets.child import reason
-from pylayers.caffe_nets.labels import find_labels
+from pylayers.caffe_nets.labels import find_labels, kits_class
 from pylayers.caffe_nets.read import PHASES
 from pylayers.tools.doctor.build import kits_words
 from pylayers.tools.doctor.environment import ask
@@ -89,6 +89,8 @@ def _plan(net, layers):
     for layer in layers:
         of_layer = find_labels([layer.param], SimpleNamespace(blobs=blobs)).values()
         of_layer = dict(enumerate(map(tuple, of_layer), start=1))  # it is that of bottom 1
+        if getattr(kits_class(layer.param), "BOTTOMS", ())[1:2] == ("target",):
+            of_layer = {}  # targets need not be whole; the layer itself refuses those that are none
         for index, classes in index_bottoms(layer.param, net.shapes).items():
             of_layer[index] = (classes, None)
             labels.setdefault(layer.param.bottom[index], (classes, None))

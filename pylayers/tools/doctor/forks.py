@@ -1,6 +1,11 @@
 """`pylayers doctor`: what a file has that is a Caffe fork's, and what this Caffe has for it."""
 
-from pylayers.caffe_facts import CLASS_WEIGHT_FIELDS, FORK_FIELDS, FORK_LAYERS
+import json
+import math
+import re
+
+import pylayers
+from pylayers.caffe_facts import CLASS_WEIGHT_FIELDS, FORK_FIELDS, FORK_LAYER_OPTIONS, FORK_LAYERS, FORK_OPTIONS
 from pylayers.tools.doctor.finding import Finding, describe, nearest
 
 describe(
@@ -36,8 +41,8 @@ def unknown(foreign, path, layer):
         found = f'Caffe 1.0 has no "{foreign.value}" for {name}{_forks(near)} and'
         write = f"{name}: {near}" if near else write
     else:
-        near = _own_words(name) or _slip(name, foreign.message.fields_by_name)
-        found = f'Caffe 1.0 has no "{name}" in {place}{_forks(near)} and'
+        near = _own_words(name, foreign.value) or _slip(name, foreign.message.fields_by_name)
+        found = f'Caffe 1.0 has no "{name}" in {place}{_forks(near and name not in FORK_OPTIONS)} and'
         write = near or write
     found += " Caffe refuses the file" if found.endswith(":") else " refuses the file"
     return Finding("error", found, write, path, foreign.line, layer, rule="unknown-field")
@@ -50,24 +55,47 @@ def _forks(near):
 _NOTHING = "no such line, or the fork of Caffe that has it"
 
 
-def _own_words(field):
+def _own_words(field, value):
     """What says the same as a fork's field in this Caffe, or with the kit; None for nothing."""
     if field in FORK_FIELDS:
         return FORK_FIELDS[field]
+    if field in FORK_OPTIONS:
+        return _own_options(*FORK_OPTIONS[field], value)
     if field in CLASS_WEIGHT_FIELDS:
         return f"{python_layer('WeightedSoftmaxLossLayer')}, with class_weights in param_str"
     return None
 
 
+def _own_options(layer, keys, value):
+    """The param_str for a fork's block of options, and which of them the kit's layer has not."""
+    given = dict(re.findall(r"(\w+) : (\S+)", value))
+    options = {keys[key]: float(number) for key, number in given.items() if key in keys and _is_number(number)}
+    others = ", ".join(key for key in given if keys.get(key) not in options)
+    words = f"param_str: '{json.dumps(options)}' in the python_param of {layer}" if options else ""
+    missing = f"{layer} has no {others}" if others else ""
+    return "; ".join(filter(None, (words, missing))) or None
+
+
+def _is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def own_layer(kind):
     """The line that names the kit's own layer for a fork's type of layer; None where it has none."""
-    name = FORK_LAYERS.get(kind)
-    return python_layer(name) if name else None
+    name = kind if kind in pylayers.__all__ else FORK_LAYERS.get(kind)
+    if name is None:
+        return None
+    hint = ' (with "activation": "SIGMOID" in param_str where each score has a label of its own)'
+    return python_layer(name, FORK_LAYER_OPTIONS.get(kind)) + (hint if kind == "FocalLoss" else "")
 
 
-def python_layer(name):
+def python_layer(name, param_str=None):
     """The line that names a layer of the kit."""
-    return f'type: "Python" python_param {{ module: "pylayers" layer: "{name}" }}'
+    more = f" param_str: '{param_str}'" if param_str else ""
+    return f'type: "Python" python_param {{ module: "pylayers" layer: "{name}"{more} }}'
 
 
 def _slip(name, names):

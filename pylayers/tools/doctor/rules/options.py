@@ -84,12 +84,14 @@ def negative_weight(net):
                 yield net.warning(layer, ("loss_weight",), found, f"loss_weight: {-weight:g}, unless that is meant")
                 break
         param = layer.param.python_param
-        weights = _already(param.param_str).get("class_weights") if layer.param.type == "Python" else None
-        below = [weight for weight in _numbers(weights) if weight < 0]
-        if below:
-            found = f"a class weight of {below[0]:g}: training makes the loss of that class large, and not small"
-            write = f'{-below[0]:g} in "class_weights", unless that is meant'
-            yield net.warning(layer, ("python_param", "param_str"), found, write)
+        options = _already(param.param_str) if layer.param.type == "Python" else {}
+        for key, what in (("class_weights", "class"), ("pos_weight", "positive")):
+            given = options.get(key)
+            below = [weight for weight in _numbers(given if isinstance(given, list) else [given]) if weight < 0]
+            if below:
+                found = f"a {what} weight of {below[0]:g}: training makes the loss of that class large, and not small"
+                write = f'{-below[0]:g} in "{key}", unless that is meant'
+                yield net.warning(layer, ("python_param", "param_str"), found, write)
 
 
 def _numbers(value):

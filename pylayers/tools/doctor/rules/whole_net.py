@@ -66,4 +66,5 @@ def layer_type(net):
 
 def _slip_of_type(kind):
     near = nearest(kind, caffe.layer_type_list(), closeness=0.8)
-    return f'type: "{near}"' if near else None
+    # A type with a word more, such as ROIPooling, is another one.
+    return f'type: "{near}"' if near and abs(len(near) - len(kind)) < 3 else None
