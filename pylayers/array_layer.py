@@ -19,7 +19,8 @@ class ArrayLossLayer(LossLayer):
     A subclass overrides `loss` and `gradients`, and needs no others of `LossLayer`'s methods. The base class applies
     the loss weight and ``propagate_down``, and reads and writes Caffe's memory. Class attributes, `options` and
     `shapes` are those of `LossLayer`. Where both formulas begin with the same work, or divide by the same Z, a subclass
-    overrides `prepare` too.
+    overrides `prepare` too. What `loss` leaves in ``self.kept``, `gradients` finds there; None where it must compute it
+    again.
 
     The arrays are Caffe's own memory, without a copy. On the CPU they are read-only: a formula that writes to them ends
     in an error. On the GPU it would change the net, since CuPy has no read-only arrays. There nothing waits for the GPU
@@ -50,8 +51,8 @@ class ArrayLossLayer(LossLayer):
 
         Returns:
             Z, and a tuple of what `loss` and `gradients` are called with after `xp`. Z is a number, or an array without
-            axes. The base class divides both by it; where it is 0 both are 0. By default Z is 1 and the tuple has the
-            bottoms.
+            axes. The base class divides both by it; where it is 0, both are 0 unless they are not finite. By default Z
+            is 1, and the tuple has the bottoms.
         """
         return 1, bottoms
 
@@ -142,12 +143,14 @@ class ArrayLossLayer(LossLayer):
 
     def reference(self, bottoms: list) -> tuple:
         """The formulas over float64."""
-        self.kept = None  # it may be of other labels after this
+        self.kept = None
         z, arguments = self.prepare(np, *[np.asarray(array, np.float64) for array in bottoms])
         gradients = self._gradients(np, arguments, len(bottoms))
         scale = inverse(np, z)
+        loss = float(self.loss(np, *arguments)) * scale
+        self.kept = None  # of float64, and perhaps of other labels
         scaled = [multiply(gradients[index], scale) if index in gradients else None for index in range(len(bottoms))]
-        return float(self.loss(np, *arguments)) * scale, scaled
+        return loss, scaled
 
     def constant(self, xp: ModuleType, key: str) -> Any:
         """The numbers of an option as a float64 array, which is copied to each GPU once.

@@ -140,21 +140,21 @@ class Number:
 
 
 class Numbers:
-    """A list of finite numbers, at least one; or, where `single` is True, also one number, as a list of one."""
+    """A list of finite numbers, at least one; or, where `single` is True, also one number."""
 
     def __init__(self, default: Any, single: bool = False):
         self.default = default
         self.single = single
 
-    def check(self, value: Any) -> list[float]:
-        """Returns `value` as a list of floats.
+    def check(self, value: Any) -> list[float] | float:
+        """Returns `value` as a list of floats; one number as a float, where that is allowed.
 
         Raises:
             TypeError: it is no list of numbers.
             ValueError: it is empty, or a number in it is too large for float64.
         """
         if self.single and not isinstance(value, list):
-            value = [value]
+            return self.check([value])[0]
         if not isinstance(value, list) or any(
             not isinstance(item, (int, float)) or isinstance(item, bool) for item in value
         ):

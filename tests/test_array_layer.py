@@ -43,6 +43,19 @@ def test_log_cosh_loss_checks_option_and_shapes(bottoms):
         run(LOG_COSH(), {**bottoms, "target": bottoms["target"][:, 0, :2]})
 
 
+def test_a_reference_leaves_nothing_for_backward():
+    """It computes in float64, perhaps of other labels."""
+    loss = LOSSES["focal"]
+    bottoms = loss.bottoms(4)
+    net = run(loss.layer(), bottoms).net
+    expected = net.blobs["scores"].diff.copy()
+    layer = net.layers[list(net._layer_names).index("loss")]
+    layer.reference([bottoms["scores"], (bottoms["label"] + 1) % 5])
+    assert layer.kept is None
+    net.backward()
+    np.testing.assert_array_equal(net.blobs["scores"].diff, expected)
+
+
 def test_the_example_has_twenty_lines_at_most():
     lines = [line for line in EXAMPLE.read_text().splitlines() if line and '"""' not in line]
     assert len(lines) <= 20

@@ -60,7 +60,7 @@ class LabelReader:
             ignore_label: the label of positions that do not count, or None.
         """
         self._layer, self._classes, self._ignore = layer, classes, ignore_label
-        self._wrong = WrongValues(layer, expected(classes, ignore_label))
+        self._wrong = WrongValues.of(layer, expected(classes, ignore_label))
         self._y = np.zeros(shape, np.int32)
         weights = getattr(layer.options, "class_weights", None)
         self._class_weights = None if weights is None else np.array(weights, np.float64)
@@ -127,7 +127,8 @@ class TargetReader:
         """Takes the `LossLayer`, and the target of elements that do not count, or None."""
         rule = "a target must be a number from 0 to 1"
         self._ignore = ignore_label
-        self._wrong = WrongValues(layer, rule if ignore_label is None else f"{rule}, or {ignore_label} (ignore_label)")
+        rule = rule if ignore_label is None else f"{rule}, or {ignore_label} (ignore_label)"
+        self._wrong = WrongValues.of(layer, rule)
         compiled = loops.module("pylayers.losses.labels_loops")
         self._read = compiled.read_targets if compiled else read_targets
 
@@ -157,17 +158,33 @@ class TargetReader:
 
 
 class WrongValues:
-    """The error for a wrong label or target of one layer, its bottom 1."""
+    """The error for a wrong label or target of one layer, its bottom 1.
 
-    def __init__(self, layer, rule):
-        """Takes the `LossLayer`, and what a value must be, for the error message."""
-        self._layer, self._rule = layer, rule
+    A layer has one of them as long as it lives, as what the GPU has noted must outlast a change of shapes.
+    """
+
+    def __init__(self, layer):
+        """Takes the `LossLayer`."""
+        self._layer = layer
+        self.rule = ""  # what a value must be
         self._on_host = self._on_gpu = None  # one plus the index of a wrong value, and the value
+        self._noted_for = None  # the shape and the rule of the values that the GPU looks at
 
-    def fail(self, value, index):
-        """Raises ValueError for a value, whose index is that in the flattened bottom."""
-        position = tuple(int(axis) for axis in np.unravel_index(int(index), self._layer.shapes[1]))
-        self._layer.fail(f"{self._layer.name_bottom(1)} holds {value:g} at {position}; {self._rule}")
+    @classmethod
+    def of(cls, layer, rule):
+        """That of a layer, with what a value must be from now on, for the error message."""
+        if not hasattr(layer, "wrong_values"):
+            layer.wrong_values = cls(layer)
+        layer.wrong_values.rule = rule
+        return layer.wrong_values
+
+    def fail(self, value, index, shape=None, rule=None):
+        """Raises ValueError for a value, whose index is that in the flattened bottom; `shape` is the bottom's."""
+        shape, index = shape or self._layer.shapes[1], int(index)
+        # Where the shapes have changed since, the index may lie outside.
+        inside = index < math.prod(shape)
+        place = tuple(map(int, np.unravel_index(index, shape))) if inside else f"element {index}"
+        self._layer.fail(f"{self._layer.name_bottom(1)} holds {value:g} at {place}; {rule or self.rule}")
 
     def fail_first(self, values, wrong):
         """Raises ValueError for the first value that a tile has found wrong; `wrong` has an index for each, or −1."""
@@ -179,6 +196,7 @@ class WrongValues:
         """Lets the GPU note the first of `values` where `wrong` holds. Nothing waits for it."""
         if self._on_gpu is None:
             self._on_host, self._on_gpu = gpu.backend.shared_numbers(2)
+        self._noted_for = self._layer.shapes[1], self.rule
         first = xp.argmax(wrong)
         found = xp.stack([first + 1, values[first]]).astype(xp.float64)
         self._on_gpu[...] = xp.where(wrong[first], found, self._on_gpu)
@@ -190,7 +208,7 @@ class WrongValues:
         gpu.backend.wait()  # what is under way might note the same value again
         number, value = self._on_host
         self._on_host[...] = 0
-        self.fail(value, number - 1)
+        self.fail(value, number - 1, *self._noted_for)
 
 
 def expected(classes, ignore_label):
@@ -350,14 +368,14 @@ def check_per_class(layer, key, classes, axis, what="class"):
 
 
 def pos_weight_shape(layer):
-    """The shape in which a layer's option ``pos_weight`` goes with its scores, bottom 0.
+    """The shape in which a layer's option ``pos_weight``, a number or a list, goes with its scores, bottom 0.
 
     Raises:
         ValueError: it is a list that has not one number for each channel along the option ``axis``, or there is no such
             axis.
     """
     shape = layer.shapes[0]
-    if layer.options.pos_weight is None or len(layer.options.pos_weight) == 1:
+    if not isinstance(layer.options.pos_weight, list):
         return (1,) * len(shape)
     (_, channels, _), axis = classes_axis(layer)
     check_per_class(layer, "pos_weight", channels, axis, "channel")

@@ -174,7 +174,7 @@ def test_refuses_a_wrong_label(activation, label):
         ),
         (
             {"activation": "SIGMOID", "normalization": "WEIGHT_SUM"},
-            r'"normalization" must not be "WEIGHT_SUM" with "activation": "SIGMOID"',
+            r'"normalization" must be one of "BATCH_SIZE", .* with "activation": "SIGMOID", found "WEIGHT_SUM"',
         ),
         ({"class_weights": [1, 2]}, r'"class_weights" must have 5 numbers'),
     ],

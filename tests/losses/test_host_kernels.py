@@ -143,3 +143,16 @@ def test_a_wrong_label_of_a_loss_over_arrays_has_no_gradient(name, scores, label
     net.backward()
     assert not net.blobs["scores"].diff[2].any()
     assert net.blobs["scores"].diff[1].all()
+
+
+@pytest.mark.parametrize(("name", "scores", "label", "options"), OVER_ARRAYS.values(), ids=OVER_ARRAYS.keys())
+def test_a_wrong_label_is_not_forgotten_where_shapes_change(name, scores, label, options):
+    bottoms = {"scores": np.ones(scores, np.float32), "label": np.ones(label, np.float32)}
+    net = load(net_text(python_layer(name, bottoms, options), bottoms))
+    fill(net, bottoms)
+    net.blobs["label"].data[3] = 9
+    net.forward()
+    fill(net, {blob: array[:2] for blob, array in bottoms.items()})
+    with pytest.raises(ValueError, match=rf"{name}: .* holds 9 at \(3,"):
+        net.forward()
+    net.forward()

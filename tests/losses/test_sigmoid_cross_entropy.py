@@ -110,9 +110,12 @@ def test_refuses_a_wrong_target(options, wrong):
         run(python_layer(SIGMOID, bottoms, options), bottoms)
 
 
-def test_refuses_pos_weight_of_another_number():
-    with pytest.raises(ValueError, match=r'key "pos_weight" must have 3 numbers, one for each .* axis 1, found 2'):
-        run(python_layer(SIGMOID, ["scores", "label"], '{"pos_weight": [1, 2]}'), inputs((4, 3)))
+@pytest.mark.parametrize("weights", ["[2]", "[1, 2]"])
+def test_refuses_pos_weight_of_another_number(weights):
+    with pytest.raises(
+        ValueError, match=r'key "pos_weight" must have 3 numbers, one for each channel .* axis 1, found'
+    ):
+        run(python_layer(SIGMOID, ["scores", "label"], f'{{"pos_weight": {weights}}}'), inputs((4, 3)))
 
 
 def test_refuses_pos_weight_of_another_kind():

@@ -43,10 +43,11 @@ def test_residuals_of_any_size(scale):
         np.testing.assert_allclose(found.diffs["pred"], gradients[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("sigma", [1e-30, 1e-200, 1e30, 1e200])
+@pytest.mark.parametrize("sigma", [1e-30, 1e-200, 1e20, 1e30, 1e200])
 def test_any_sigma(sigma):
     """With a large one it is the L1 loss, with a small one it is 0."""
     bottoms = {"pred": normal(4, 5), "target": normal(4, 5)}
+    bottoms["target"][0] = bottoms["pred"][0]
     found = run(python_layer(SMOOTH_L1, bottoms, json.dumps({"sigma": sigma})), bottoms)
     expected = oracle.l1(*bottoms.values()) if sigma > 1 else (0, np.zeros((4, 5)), np.zeros((4, 5)))
     assert_matches(found, expected)

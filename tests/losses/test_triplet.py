@@ -59,6 +59,17 @@ def test_distances_that_nearly_cancel(size):
     assert_matches(found(bottoms), oracle.triplet(*bottoms.values()))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nan_shows_in_the_loss():
+    bottoms = inputs(6, 5)
+    bottoms["anchor"][0, 0] = np.nan
+    bottoms["negative"] = bottoms["anchor"] + 9
+    result = found(bottoms)
+    assert np.isnan(result.loss)
+    assert np.isnan(result.diffs["positive"][0]).any()
+    assert np.isfinite(result.diffs["positive"][1:]).all()
+
+
 def test_refuses_other_shapes():
     bottoms = inputs(6, 5)
     with pytest.raises(

@@ -35,7 +35,8 @@ class DiceLossLayer(LoopedLossLayer):
         axis: the axis of the classes, 1 by default; negative ones count from the end.
         background: a class that is left out of the mean; none by default.
 
-    The gradient is g · dE/dp, taken back through the activation, where g is the loss weight. It is 0 where ignored.
+    The gradient is g · dE/dp, taken back through the activation, where g is the loss weight. It is 0 where ignored. As
+    with Caffe's layers the scores must be those of the last forward; labels are read again.
 
     In GPU mode a wrong label raises its error at the layer's next call, and counts as ignored until then.
 
@@ -123,6 +124,7 @@ class DiceLossLayer(LoopedLossLayer):
         classes = xp.arange(self._shape[2])[:, None]
         return (classes != -1 if self.options.background is None else classes != self.options.background) * 1.0
 
+    @quietly
     def loss_by_loops(self, scores, y):
         """The loss by one pass over memory; keeps 1 − D, D and B of each class."""
         x, y, rows, forms = self._for_loops(scores, y)
@@ -140,17 +142,19 @@ class DiceLossLayer(LoopedLossLayer):
         self.kept = formula.fractions(np, *sums, self.options.smooth)
         return np.sum(self.kept[0] * self._in_mean(np)[:, 0])
 
+    @quietly
     def write_by_loops(self, scale, diffs, scores, y):
         """The gradient by one pass over memory."""
         if self.kept is None:
             self.loss_by_loops(scores, y)
         lost, kept, below = self.kept
         x, y, rows, forms = self._for_loops(scores, y)
-        out = diffs[0].reshape(x.shape) if np.may_share_memory(x, scores) else np.empty_like(x)
+        is_copy = not np.may_share_memory(x, scores)
+        out = np.empty_like(x) if is_copy else diffs[0].reshape(x.shape)
         arrays = x, y, *forms, lost, kept, scale * self._in_mean(np)[:, 0] / below, out, rows
         write = self.loops.write_classes if self.options.activation == "SOFTMAX" else self.loops.write_scores
         map_tiles(lambda tile: write(*arrays, *tile), self._tiles(x))
-        if not np.may_share_memory(x, scores):
+        if is_copy:
             diffs[0].reshape(out.shape[:0:-1])[...] = out[0].T
 
     def _for_loops(self, scores, y):

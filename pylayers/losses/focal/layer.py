@@ -36,14 +36,15 @@ class FocalLossLayer(LoopedLossLayer):
         gamma: γ, at least 0, 2 by default.
         axis: the axis of the classes, 1 by default; negative ones count from the end.
         ignore_label: the label of what does not count; none by default.
-        class_weights: w_y with SOFTMAX, a list of C finite numbers; all 1 by default. It is what the paper calls α.
+        class_weights: w_y with SOFTMAX, a list of C finite numbers; all 1 by default.
         pos_weight: w_y with SIGMOID for the label 1, one number or a list with one for each channel along `axis`; 1 by
             default. The label 0 has 1.
         normalization: what Z is. SOFTMAX: as WeightedSoftmaxLossLayer's, "VALID" by default; "WEIGHT_SUM" is
             Σ w_y · w_i, without (1 − p)^γ. SIGMOID: as SigmoidCrossEntropyLossLayer's, "BATCH_SIZE" by default.
 
     The gradient is g / Z · w_y · w_i · ((1 − p)^γ + γ (1 − p)^(γ−1) p (−log p)) times that of −log p, where g is the
-    loss weight; it is 0 where ignored.
+    loss weight; it is 0 where ignored. As with Caffe's layers the scores must be those of the last forward; labels and
+    weights are read again.
 
     In GPU mode a wrong label raises its error at the layer's next call, and counts as ignored until then.
 
@@ -90,7 +91,10 @@ class FocalLossLayer(LoopedLossLayer):
                 f'param_str key "{other}" does not go with "activation": "{options.activation}"; write "{own}"'
             )
         if is_sigmoid and options.normalization == "WEIGHT_SUM":
-            raise ValueError('param_str key "normalization" must not be "WEIGHT_SUM" with "activation": "SIGMOID"')
+            raise ValueError(
+                'param_str key "normalization" must be one of "BATCH_SIZE", "VALID", "FULL", "NONE" with '
+                '"activation": "SIGMOID", found "WEIGHT_SUM"'
+            )
         if options.normalization is None:
             options.normalization = "BATCH_SIZE" if is_sigmoid else "VALID"
 
@@ -109,6 +113,7 @@ class FocalLossLayer(LoopedLossLayer):
             positions = self._shape
         self._labels = labels.LabelReader(self, classes, positions, self.options.ignore_label)
 
+    @quietly
     def prepare(self, xp, scores, label, weight=None):
         """Reads the labels, and reshapes the scores to vectors or to (outer, C, inner)."""
         y, weights, valid, weight_sum = self._labels.read(xp, label, weight)

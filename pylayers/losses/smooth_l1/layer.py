@@ -8,6 +8,8 @@ from pylayers.losses.smooth_l1 import formula
 from pylayers.params import Number
 from pylayers.runtime.tiles import quietly
 
+_LARGEST = 1e19  # the largest σ whose square float32 holds
+
 
 class SmoothL1LossLayer(LoopedLossLayer):
     """Smooth L1 loss, as the SmoothL1Loss of Fast R-CNN's fork of Caffe.
@@ -53,8 +55,10 @@ class SmoothL1LossLayer(LoopedLossLayer):
     LOOPS = "pylayers.losses.smooth_l1.loops"
 
     def curve(self):
-        """β and σ²."""
+        """β and σ². Where float32 cannot hold σ² there is no square left: both are 0, as for the L1 loss."""
         sigma = self.options.sigma
+        if sigma > _LARGEST:
+            return 0.0, 0.0
         return 1 / sigma / sigma, sigma * sigma
 
     def check_shapes(self):

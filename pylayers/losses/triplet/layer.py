@@ -66,8 +66,9 @@ class TripletLossLayer(LoopedLossLayer):
         blobs = [blob.reshape(len(anchor), -1) for blob in (anchor, positive, negative)]
         in_float32 = xp is np and anchor.dtype == np.float32
         terms = (self._terms_by_loops if self.loops and in_float32 else _terms)(*blobs) + self.options.margin
-        active = terms > 0
+        active = ~(terms <= 0)  # and so NaN is
         weight = xp.where(active, 1.0 if weight is None else weight.reshape(-1), 0)
+        # The triplets that count are what Caffe's "VALID" counts.
         normalization = "VALID" if self.options.normalization == "ACTIVE" else "BATCH_SIZE"
         return normalizer(normalization, len(terms), len(terms), xp.count_nonzero(active)), (*blobs, terms, weight)
 
@@ -80,8 +81,9 @@ class TripletLossLayer(LoopedLossLayer):
     def gradients(self, xp, anchor, positive, negative, terms, weight):
         """Returns w (negative − positive), w (positive − anchor) and w (anchor − negative)."""
         weight, shape = weight.astype(anchor.dtype)[:, None], self.shapes[0]
-        pairs = (negative, positive), (positive, anchor), (anchor, negative)
-        return [(weight * (first - second)).reshape(shape) for first, second in pairs]
+        return [
+            (weight * (first - second)).reshape(shape) for first, second in _differences(anchor, positive, negative)
+        ]
 
     def loss_by_loops(self, *arguments):
         """The loss; the terms have come from loops."""
@@ -89,7 +91,7 @@ class TripletLossLayer(LoopedLossLayer):
 
     def write_by_loops(self, scale, diffs, anchor, positive, negative, terms, weight):
         """The gradients by one pass over memory each."""
-        pairs = (negative, positive), (positive, anchor), (anchor, negative)
+        pairs = _differences(anchor, positive, negative)
         wanted = [(diff.reshape(anchor.shape), *pair) for diff, pair in zip(diffs, pairs) if diff is not None]
 
         def work(tile):
@@ -103,6 +105,11 @@ class TripletLossLayer(LoopedLossLayer):
         arrays = terms, anchor, positive, negative
         map_tiles(lambda tile: self.loops.write_terms(*arrays, *tile[:2]), _tiles(anchor))
         return terms
+
+
+def _differences(anchor, positive, negative):
+    """Of what the gradients of the three are the difference."""
+    return (negative, positive), (positive, anchor), (anchor, negative)
 
 
 def _terms(anchor, positive, negative):

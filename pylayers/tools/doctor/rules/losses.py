@@ -176,9 +176,9 @@ def _taken_of_scores(param):
 def softmax_twice(net):
     """What: a Softmax or LogSoftmax below a loss that takes the softmax itself; or a Sigmoid below one that takes the
     sigmoid itself.
-    Why: the loss takes scores. Of probabilities it takes the softmax a second time: all classes come out nearly equally
-    likely, and the net learns slowly, or not at all.
-    Write: the bottom of the Softmax as the loss's own bottom; or ``"activation": "NONE"`` in a Dice loss.
+    Why: the loss takes scores. Of probabilities it takes the softmax or the sigmoid a second time: all classes come out
+    nearly equally likely, and the net learns slowly, or not at all.
+    Write: the bottom of that layer as the loss's own bottom; or ``"activation": "NONE"`` in a Dice loss.
     """
     for layer in net.layers:
         kind = _taken_of_scores(layer.param)
