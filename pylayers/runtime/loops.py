@@ -51,6 +51,9 @@ def compiled(**flags):
     """
     import numba
 
+    # Said in each case: a loop without it would be compiled with that of the first loop that calls it.
+    flags = {"fastmath": False, **flags}
+
     def decorate(function):
         try:
             dispatcher = numba.njit(function, nogil=True, error_model="numpy", cache=True, **flags)

@@ -151,3 +151,27 @@ def test_exp_of_float64_is_within_1e_9():
     x = -np.concatenate([10.0 ** np.linspace(-300, 0, 20001), np.linspace(0, 699, 20001)])
     np.testing.assert_allclose(every(x), np.exp(x), rtol=1e-9)
     np.testing.assert_array_equal(every(np.array([np.nan, 0, -np.inf, -1e300])), [np.nan, 1, 0, 0])
+
+
+@needs_numba
+def test_a_loop_does_not_inherit_its_callers_fastmath():
+    """Numba lets it, where the loop says nothing of its own: what the subtraction rounds away would become 0."""
+    from pylayers.runtime.loops import REORDERED, compiled
+
+    @compiled()
+    def rest(a, b):
+        difference = a - b
+        virtual = difference + b
+        return (a - virtual) - (b - (virtual - difference))
+
+    @compiled(fastmath=REORDERED)
+    def total(x, b):
+        found = np.float32(0)
+        for a in x:
+            found += rest(a, b)
+        return found
+
+    x, b = np.full(3, 1e-3, np.float32), np.float32(10.1)
+    exact = 3 * ((x[0].astype(float) - float(b)) - float(x[0] - b))
+    assert abs(exact) > 1e-7
+    np.testing.assert_allclose(total(x, b), exact, rtol=1e-6)
