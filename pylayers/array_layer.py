@@ -153,11 +153,11 @@ class ArrayLossLayer(LossLayer):
         return loss, scaled
 
     def constant(self, xp: ModuleType, key: str) -> Any:
-        """The numbers of an option as a float64 array, which is copied to each GPU once.
+        """The number or numbers of an option as a float64 array, which is copied to each GPU once.
 
         Args:
             xp: as for `loss`.
-            key: a key of OPTIONS whose value is a list of numbers.
+            key: a key of OPTIONS whose value is a number, which gives an array of 0 axes, or a list of numbers.
         """
         place = None if xp is np else gpu.backend.device(), key
         if place not in self._constants_of:

@@ -150,7 +150,7 @@ class Numbers:
         """Returns `value` as a list of floats; one number as a float, where that is allowed.
 
         Raises:
-            TypeError: it is no list of numbers.
+            TypeError: it is neither a list of numbers nor, where that is allowed, one number.
             ValueError: it is empty, or a number in it is too large for float64.
         """
         if self.single and not isinstance(value, list):

@@ -16,7 +16,8 @@ class Label(NamedTuple):
 def find_labels(layers, net):
     """Finds the blobs that go straight into the label bottom of a layer that takes labels.
 
-    Such layers are Caffe's losses over labels, Accuracy, and the kit's own losses over labels.
+    Such layers are Caffe's losses over labels, Accuracy, and the kit's own losses over labels; a target of 0 or 1 under
+    a sigmoid is a label of 2 classes here.
 
     Args:
         layers: LayerParameters.

@@ -95,14 +95,15 @@ def test_bytes_moved():
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.pair} {case.shape}")
 def test_times_the_layers_of_the_loss_alone(case):
     builtin = {
-        "channel-sum": ["Convolution", "Convolution", "EuclideanLoss"],
-        "channel-sum-all": ["Reduction", "Reduction", "EuclideanLoss"],
-        "sigmoid": ["SigmoidCrossEntropyLoss"],
-        "l1": ["Eltwise", "Reduction"],
-    }.get(case.pair, [PAIRS[case.pair].builtin])
-    if "," in builtin[0]:
-        return
-    expected = {"python": ["Python"], "builtin": builtin}
+        "channel-sum": "Convolution Convolution EuclideanLoss",
+        "channel-sum-all": "Reduction Reduction EuclideanLoss",
+        "smooth-l1": "Eltwise AbsVal Split Power ReLU Split Eltwise Power Eltwise Reduction",
+        "l1": "Eltwise Reduction",
+        "sigmoid": "SigmoidCrossEntropyLoss",
+        # An Input layer copies nothing; Caffe puts the anchor's Split before the other bottoms.
+        "triplet": "Split Input Input Eltwise Reduction Eltwise Reduction Eltwise Power ReLU Reduction",
+    }.get(case.pair, PAIRS[case.pair].builtin)
+    expected = {"python": ["Python"], "builtin": builtin.split()}
     for side, calls in bench.caffe_calls(case).items():
         net, (first, last) = calls["forward"].func.__self__, calls["forward"].args
         assert [layer.type for layer in net.layers][first : last + 1] == expected[side]
