@@ -1,9 +1,9 @@
 # Every target does its own set-up: Debian packages, Caffe, Python packages, all into .venv.
 #   make PYTHON=/path/to/python   uses the Caffe which that Python imports, instead of building one
 #   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
-#   make image IMAGE='--help'     passes options to docker/image.sh
+#   make image IMAGE='--no-cache' passes options to docker build
 .DEFAULT_GOAL := setup
-.PHONY: setup demo bench test test-gpu test-caffe lint format clean distclean image image-gpu image-test image-gpu-test image-caffe-test
+.PHONY: setup demo bench test test-gpu test-caffe lint format clean distclean wheel image image-gpu image-test image-gpu-test
 
 VENV := .venv
 PYTHON :=
@@ -23,8 +23,8 @@ endif
 
 setup: $(READY)
 
-$(VENV)/.caffe: docker/build_caffe.sh docker/cuda.sh docker/boost_python.sh docker/caffe_wrapper.sh docker/requirements.txt $(wildcard docker/patches/*)
-	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--python '$(PYTHON)') $(CAFFE)
+$(VENV)/.caffe: docker/build_caffe.sh $(wildcard docker/caffe/*.* docker/caffe/*/*.* docker/caffe/*/*/*.*)
+	docker/build_caffe.sh --venv $(VENV) $(if $(PYTHON),--caffe-of '$(PYTHON)') $(CAFFE)
 	@touch $@
 
 $(READY): $(VENV)/.caffe setup.py
@@ -59,36 +59,43 @@ test-gpu: $(READY_TO_TEST)
 	PYLAYERS_TEST_GPU=1 $(VENV)/bin/python -m pytest -m gpu
 
 test-caffe: $(READY)
-	$(VENV)/bin/python docker/caffe_tests.py
+	$(VENV)/bin/python tests/docker/run_caffe_tests.py "$$(cat $(VENV)/.caffe-build)/tests"
 
-# The images need nothing of the virtual environment.
+# Caffe's wheel and the kit's own, in dist/. Nothing is installed but what builds them.
+wheel:
+	docker/build_caffe.sh --wheel dist $(CAFFE)
+	@python3 -m venv build/wheel
+	build/wheel/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+
+# The images need nothing of the virtual environment. DOCKER_BUILDKIT: for a Docker older than 23.
+BUILD_IMAGE := DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile
+
 image:
-	docker/image.sh build cpu $(IMAGE)
+	$(BUILD_IMAGE) --target cpu -t pylayers:cpu $(IMAGE) .
 
 image-gpu:
-	docker/image.sh build gpu $(IMAGE)
+	$(BUILD_IMAGE) --target gpu -t pylayers:gpu $(IMAGE) .
 
-image-test:
-	docker/image.sh test cpu $(IMAGE)
+image-test: image
+	$(BUILD_IMAGE) --target test --build-arg KIND=cpu -t pylayers:cpu-test $(IMAGE) .
+	tests/docker/run_image.sh cpu
 
-image-gpu-test:
-	docker/image.sh test gpu $(IMAGE)
-
-image-caffe-test:
-	docker/image.sh build caffe-test $(IMAGE)
+image-gpu-test: image-gpu
+	$(BUILD_IMAGE) --target test --build-arg KIND=gpu -t pylayers:gpu-test $(IMAGE) .
+	tests/docker/run_image.sh gpu
 
 # ShellCheck reads the other scripts in docker/ with those that include them.
 lint: $(READY_TO_TEST)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/shellcheck -x $(addprefix docker/,build_caffe.sh image.sh image_step.sh caffe_wrapper.sh) docker/bundle/caffe.sh tests/gpu/run_bundle.sh .ci/run
+	$(VENV)/bin/shellcheck -x docker/build_caffe.sh tests/docker/run_image.sh tests/docker/run_wheel.sh tests/gpu/run_wheel.sh .ci/run .ci/engine.sh .ci/images.sh
 
 format: $(READY_TO_TEST)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # With what other clones share: the finished builds of Caffe.

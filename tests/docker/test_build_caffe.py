@@ -22,13 +22,12 @@ from harness.build_script import SCRIPT, assert_fails, build
         (["--no-such-option"], "unknown option '--no-such-option' (see --help)"),
         (["--jobs"], "--jobs needs a value (see --help)"),
         (["--jobs", "0"], "--jobs takes a whole number from 1, not '0'"),
-        (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as \"80 90\", not 'sm_90'"),
+        (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as 80,90, not 'sm_90'"),
         (["--source", "no-such-file"], "--source: no file 'no-such-file'"),
         (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
-        (["--bundle"], "--bundle needs a value (see --help)"),
-        (["--bundle", "caffe.zip"], "--bundle takes a file name that ends in .tar.xz, not 'caffe.zip'"),
-        (["--bundle", "no/such/caffe.tar.xz"], "--bundle: no folder 'no/such'"),
-        (["--bundle", "caffe.tar.xz", "--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+        (["--caffe-of", "no-such-python"], "--caffe-of: 'no-such-python' is not a Python"),
+        (["--wheel"], "--wheel needs a value (see --help)"),
+        (["--wheel", "dist"], "--wheel installs nothing; leave --venv out"),
     ],
 )
 def test_rejects_options(options, message, tmp_path):
@@ -120,12 +119,9 @@ def test_fetches_from_upstream_where_apt_has_no_source(tool, source, tmp_path):
         subprocess.run(
             ["git", "--git-dir", site / ".git", "config", "uploadpack.allowAnySHA1InWant", "true"], check=True
         )
-    text = SCRIPT.read_text().replace("99bd99795dcdf0b1d3086a8d67ab1782a8a08383", commit)
-    (tmp_path / "docker").mkdir()
-    for path in SCRIPT.parent.iterdir():
-        (tmp_path / "docker" / path.name).symlink_to(path)
-    (tmp_path / "docker/build_caffe.sh").unlink()
-    (tmp_path / "docker/build_caffe.sh").write_text(text)
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    file = tmp_path / "docker/caffe/source.sh"
+    file.write_text(file.read_text().replace("99bd99795dcdf0b1d3086a8d67ab1782a8a08383", commit))
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     for name in (
@@ -183,33 +179,51 @@ def server(folder):
         found.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("sources.list", "deb http://a.example/debian {codename} main\ndeb http://b.example/debian other main\n"),
-        ("sources.list", "deb\t[arch=amd64  signed-by=/k.gpg]\thttp://a.example/debian\t{codename}\tmain contrib\n"),
-        (
-            "sources.list",
-            "# deb http://b.example/debian {codename} main\ndeb-src http://a.example/debian stable main\n",
-        ),
-        ("sources.list.d/a.list", "deb http://a.example/debian {codename} main"),
-        (
-            "sources.list.d/a.sources",
-            "Types: deb\nURIs: http://a.example/debian\nSuites: x {codename}\nComponents: main\n",
-        ),
-        (
-            "sources.list.d/a.sources",
-            "Suites: {codename}\nURIs:   http://a.example/debian\n\nURIs: http://b.example/\nSuites: {codename}-x",
-        ),
-    ],
-)
-def test_finds_the_archive_in_apts_sources(name, text, tmp_path):
-    (tmp_path / "sources.list.d").mkdir()
+def test_asks_the_archives_of_this_debian():
+    """And no other that apt knows: neither of security nor of another distribution has Caffe's source."""
     codename = re.search(r"^VERSION_CODENAME=(.*)$", Path("/etc/os-release").read_text(), re.MULTILINE)[1]
-    (tmp_path / name).write_text(text.format(codename=codename))
-    command = ["bash", "-c", f"source {SCRIPT}; archive_uris {tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "http://a.example/debian\n"
+    lines = f"""Debian {codename} http://a.example/debian/
+        Debian {codename}-security http://a.example/security/
+        Debian {codename} http://a.example/debian/
+        Other {codename} http://b.example/"""
+    command = f"source {SCRIPT}; apt-get() {{ printf '%s' '{lines}'; }}; archive_uris"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "http://a.example/debian/\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    locked = tmp_path / "locked"
+    assert_fails(build("--wheel", locked), f"--wheel: cannot write to the folder '{locked}'")
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_fails(build("--wheel", tmp_path / "file"), f"--wheel: cannot write to the folder '{tmp_path / 'file'}'")
+    done = build("--wheel", tmp_path / "dist", XDG_CACHE_HOME=str(tmp_path / "file"))
+    message = (
+        f"cannot write to {tmp_path}/file/pylayers, where builds are kept; name another folder with XDG_CACHE_HOME"
+    )
+    assert_fails(done, message)
+
+
+def test_a_disk_that_is_full(tmp_path):
+    command = f"source {SCRIPT}; cache={tmp_path}; df() {{ printf 'Avail\\n  12\\n'; }}; build"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    message = f"{tmp_path} has 12 MB of disk free, a build takes 1000; make room, or name another folder with"
+    assert_fails(done, f"{message} XDG_CACHE_HOME")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_with_another_python(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text("#!/bin/sh\necho 2.7\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    (tmp_path / "pyvenv.cfg").touch()
+    this = "{}.{}".format(*sys.version_info)
+    message = f"--python is Python {this}, and {tmp_path} has Python 2.7; name another folder with --venv"
+    assert_fails(build("--venv", tmp_path, "--python", sys.executable), message)
 
 
 def test_keeps_what_is_in_a_virtual_environment_without_pip(tmp_path):
@@ -242,20 +256,20 @@ def test_names_the_packages_that_it_may_not_install(tmp_path):
 
 def test_stops_at_a_patch_that_does_not_apply(tmp_path):
     shutil.copytree(ROOT / "docker", tmp_path / "docker")
-    patch = (ROOT / "docker/patches/skimage-as-gray.patch").read_text()
-    (tmp_path / "docker/patches/zz-stale.patch").write_text(patch.replace("as_grey", "as_green"))
+    patch = (ROOT / "docker/caffe/patches/skimage-as-gray.patch").read_text()
+    (tmp_path / "docker/caffe/patches/zz-stale.patch").write_text(patch.replace("as_grey", "as_green"))
     done = build(
         "--venv", tmp_path / "venv", script=tmp_path / "docker/build_caffe.sh", XDG_CACHE_HOME=str(tmp_path / "cache")
     )
     if "give the tarball with --source" in done.stderr:
         pytest.skip("Caffe's source package cannot be fetched here")
-    assert_fails(done, "docker/patches/zz-stale.patch does not apply")
+    assert_fails(done, "docker/caffe/patches/zz-stale.patch does not apply")
     assert not (tmp_path / "venv").exists()
     assert not list((tmp_path / "cache/pylayers").iterdir())
 
 
 def test_uses_the_caffe_that_a_python_already_has(tmp_path):
-    done = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    done = build("--venv", tmp_path / "venv", "--caffe-of", sys.executable)
     assert done.returncode == 0, done.stderr
     assert f"using the Caffe that {sys.executable} already has" in done.stdout
     code = "import caffe; print(caffe.__path__[0])"
@@ -277,7 +291,7 @@ def test_an_environment_with_another_caffe_is_left_as_it_is(tmp_path):
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (site / "caffe").mkdir()
     (site / "caffe/__init__.py").write_text("")
-    done = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    done = build("--venv", tmp_path / "venv", "--caffe-of", sys.executable)
     assert done.returncode == 1
     assert f"finds another Caffe ({site / 'caffe'}) than {sys.executable}" in done.stderr
     assert not (site / "existing-caffe.pth").exists()
@@ -290,18 +304,18 @@ def test_a_python_without_caffe_is_not_given_one(tmp_path):
     (site / "caffe/__init__.py").write_text("import no_such_library\n")
     python = tmp_path / "bare/bin/python"
     message = (
-        f"--python: {python} has no Caffe with Python layers (ModuleNotFoundError: No module named 'no_such_library'); "
-        "leave --python out to have one built"
+        f"--caffe-of: {python} has no Caffe with Python layers "
+        "(ModuleNotFoundError: No module named 'no_such_library'); leave --caffe-of out to have one built"
     )
-    assert_fails(build("--venv", tmp_path / "venv", "--python", python, PYTHONPATH=""), message)
+    assert_fails(build("--venv", tmp_path / "venv", "--caffe-of", python, PYTHONPATH=""), message)
     assert not (tmp_path / "venv").exists()
 
 
 def test_a_python_of_the_virtual_environment_itself_changes_nothing(tmp_path):
-    first = build("--venv", tmp_path / "venv", "--python", sys.executable)
+    first = build("--venv", tmp_path / "venv", "--caffe-of", sys.executable)
     (paths,) = (tmp_path / "venv").glob("lib/python*/site-packages/existing-caffe.pth")
     before = paths.read_text()
-    second = build("--venv", tmp_path / "venv", "--python", tmp_path / "venv/bin/python")
+    second = build("--venv", tmp_path / "venv", "--caffe-of", tmp_path / "venv/bin/python")
     assert (first.returncode, second.returncode) == (0, 0), second.stderr
     assert paths.read_text() == before
 
@@ -346,7 +360,8 @@ esac
             "12.4",
             "false",
             ["--cuda-arch", "80", "--cuda-host-compiler", "g++"],
-            r"CUDA 12.4 does not take g\+\+ \([0-9.]+\); name an older g\+\+, or none to have one found",
+            r"CUDA 12.4 does not take --cuda-host-compiler g\+\+ \([0-9.]+\); name an older g\+\+, or none "
+            "to have one found",
         ),
         (
             "12.4",
@@ -358,7 +373,8 @@ esac
             "12.4",
             "true",
             ["--cuda-arch", "80", "--cuda-host-compiler", "g++-1"],
-            "--cuda-host-compiler: no program 'g\\+\\+-1'",
+            r"CUDA 12.4 does not take --cuda-host-compiler g\+\+-1 \(no GCC\); name an older g\+\+, or none "
+            "to have one found",
         ),
         (
             "13.9",

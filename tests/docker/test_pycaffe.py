@@ -1,4 +1,4 @@
-"""What docker/patches/ mends in pycaffe itself: each of these failed on today's NumPy, scikit-image or Python."""
+"""What docker/caffe/patches/ mends in pycaffe itself: each of these failed on today's NumPy, scikit-image or Python."""
 
 import caffe
 import numpy as np

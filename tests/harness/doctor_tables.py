@@ -573,6 +573,8 @@ ENVIRONMENTS = [
     ("caffe-protobuf", "ImportError('undefined symbol: _ZN6google8protobuf7Message')", "with another libprotobuf"),
     ("caffe-numpy", "ImportError('numpy.core.multiarray failed to import')", "headers of another NumPy"),
     ("caffe-numpy", "AttributeError('_ARRAY_API not found')", "headers of another NumPy"),
+    ("caffe-protobuf", "RuntimeError('VersionError: Detected incompatible Protobuf Gencode/Runtime')", "is older"),
+    ("caffe-library", "ImportError('this Caffe needs libcudart.so.12: pip install')", "CUDA's library libcudart.so.12"),
     ("caffe-dependency", "ModuleNotFoundError(\"No module named 'skimage'\")", "needs the package skimage"),
     ("caffe-import", "RuntimeError('out of cheese')", "import caffe fails"),
     (

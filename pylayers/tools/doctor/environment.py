@@ -35,6 +35,13 @@ def ask(do, *arguments, first=(), script="probe", timeout=None):
 _IMPORT_FAILURES = (
     (
         "caffe-library",
+        r"this Caffe needs (lib\S+): pip install",
+        "Caffe needs CUDA's library {1}, which is not found",
+        "pip install 'bvlc-caffe[cuda12]', or [cuda13] as the wheel is, or the folder of CUDA's libraries on "
+        "LD_LIBRARY_PATH",
+    ),
+    (
+        "caffe-library",
         r"(libcaffe\.so\S*): cannot open shared object file",
         "Caffe's library {1} is not found",
         "LD_LIBRARY_PATH=/path/to/caffe/build/lib in the environment, or build Caffe with an rpath, as make does",
@@ -53,15 +60,15 @@ _IMPORT_FAILURES = (
     ),
     (
         "caffe-protobuf",
-        r"Descriptors cannot (?:not )?be created directly|VersionError: Detected",
+        r"Descriptors cannot (?:not )?be created directly",
         "Python's protobuf is newer than the protoc that Caffe is built with",
-        "pip install 'protobuf>=4.21,<4.22' for protoc 3.21",
+        "pip install 'protobuf<=3.20.3' for a protoc before 3.19, or build Caffe again with a newer protoc",
     ),
     (
         "caffe-protobuf",
-        r"cannot import name '\w+' from 'google\.protobuf|Couldn't build proto file",
+        r"cannot import name '\w+' from 'google\.protobuf|Couldn't build proto file|VersionError: Detected",
         "Python's protobuf is older than the protoc that Caffe is built with",
-        "pip install 'protobuf>=4.21,<4.22' for protoc 3.21",
+        "pip install -U protobuf",
     ),
     (
         "caffe-protobuf",
@@ -73,17 +80,25 @@ _IMPORT_FAILURES = (
         "caffe-numpy",
         r"_ARRAY_API not found|multiarray failed to import|compiled using NumPy 1|module compiled against A[BP]I",
         "Caffe's Python module is built with the headers of another NumPy",
-        "build pycaffe again with this NumPy's headers first (docker/patches/numpy-headers-first.patch)",
+        "build pycaffe again with this NumPy's headers first (docker/caffe/patches/numpy-headers-first.patch)",
     ),
     (
         "caffe-dependency",
         r"No module named '?([\w.]+)",
         "Caffe's Python module needs the package {1}",
-        "pip install -r docker/requirements.txt in the clone of pylayers",
+        "pip install the package that has it: scikit-image has skimage, protobuf has google.protobuf",
     ),
 )
 # In place of what the probe's `locate` finds, where it gives no answer: the import itself has more to say.
-_NOT_LOCATED = {"folders": [], "binaries": [], "built_for": None, "first": None, "others": [], "pylayers": None}
+_NOT_LOCATED = {
+    "folders": [],
+    "binaries": [],
+    "built_for": None,
+    "first": None,
+    "others": [],
+    "pylayers": None,
+    "placeholder": False,
+}
 _FACTS = ("caffe", "numpy", "numba", "protobuf", "cuda", "python_layers")
 
 
@@ -162,7 +177,8 @@ def import_failure(located, answer):
         return _error(
             "caffe-missing",
             f"this Python, {sys.executable} ({this}), finds no Caffe"
-            + (f"; the command caffe is {command}" if command else ""),
+            + (f"; the command caffe is {command}" if command else "")
+            + ("; PyPI's package caffe, which is installed, is another project" if located["placeholder"] else ""),
             "run make in the clone of pylayers, or the Python in which import caffe works, or put Caffe's folder "
             "python/ on PYTHONPATH",
         )
@@ -290,7 +306,8 @@ describe(
         "caffe-missing": """
             What: this Python finds no Caffe, or finds something else of that name.
             Why: without pycaffe no net can be built from Python, nor a Python layer run.
-            Write: run ``make`` in the clone of pylayers, or use the Python in which ``import caffe`` works.
+            Write: run ``make`` in the clone of pylayers, or use the Python in which ``import caffe`` works. PyPI's
+            package ``caffe`` is another project, and empty.
         """,
         "caffe-other-python": """
             What: Caffe's module is built for another version of Python.
@@ -306,7 +323,8 @@ describe(
         "caffe-protobuf": """
             What: Python's protobuf and the protoc or libprotobuf that Caffe is built with do not fit.
             Why: Caffe's Python files are made by protoc, and a protobuf that is much newer or older refuses them.
-            Write: ``pip install 'protobuf>=4.21,<4.22'`` for protoc 3.21, or build Caffe again.
+            Write: ``pip install -U protobuf`` where it is older, ``pip install 'protobuf<=3.20.3'`` where protoc is
+            older than 3.19, or build Caffe again.
         """,
         "caffe-numpy": """
             What: Caffe's module is built with the headers of another NumPy.
@@ -315,8 +333,8 @@ describe(
         """,
         "caffe-dependency": """
             What: a Python package that pycaffe imports is missing.
-            Why: ``import caffe`` itself imports scikit-image, six and protobuf.
-            Write: ``pip install -r docker/requirements.txt`` in the clone of pylayers.
+            Why: ``import caffe`` imports six and protobuf, and in most builds scikit-image.
+            Write: ``pip install`` the package that has it.
         """,
         "caffe-import": """
             What: ``import caffe`` fails in another way, hangs, or ends the process.

@@ -7,6 +7,7 @@ installed packages, without the current folder. The kit may not be there, so thi
 import glob
 import importlib
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -41,6 +42,7 @@ def locate():
         "first": _place(spec),
         "others": _others("caffe", _place(spec)),
         "pylayers": _place(importlib.util.find_spec("pylayers")),
+        "placeholder": any(importlib.metadata.distributions(name="caffe")),
     }
 
 

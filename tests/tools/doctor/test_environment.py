@@ -93,6 +93,16 @@ def test_no_caffe_at_all(tmp_path):
     assert re.search(r"error: this Python, .*, finds no Caffe.* \[caffe-missing\]", done.stdout)
 
 
+def test_the_caffe_of_pypi_is_another_project(tmp_path):
+    """It is a placeholder without any code: pip install caffe does not bring Caffe."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    (site,) = tmp_path.glob("lib/python*/site-packages")
+    (site / "caffe-0.1.0.dist-info").mkdir()
+    (site / "caffe-0.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.3\nName: Caffe\nVersion: 0.1.0\n")
+    done = run_doctor(executable=tmp_path / "bin/python")
+    assert re.search(r"finds no Caffe.*; PyPI's package caffe, which is installed, is another project", done.stdout)
+
+
 def test_this_caffe_is_right(capsys):
     assert cli.main(["doctor"]) == 0
     numba, hint = (r", Numba \S+", "") if importlib.util.find_spec("numba") else ("", NO_NUMBA)

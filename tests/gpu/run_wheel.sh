@@ -1,39 +1,37 @@
 #!/usr/bin/env bash
-# On a GPU machine that cannot build Caffe: unpacks a bundle (docker/build_caffe.sh --bundle) beside this clone, runs
-# tests/gpu, the benchmark, and the tests of wrong labels under compute-sanitizer. It installs nothing, needs no
-# network, and ends within ten minutes. A log of each, and the benchmark's JSON, go into the folder OUT.
+# On a GPU machine that cannot build Caffe: installs a wheel of Caffe (docker/build_caffe.sh --wheel) into a folder of
+# its own, without what it depends on, and runs tests/gpu, the benchmark, and the tests of wrong labels under
+# compute-sanitizer. It changes no environment, needs no network, and ends within ten minutes. A log of each, and the
+# benchmark's JSON, go into the folder OUT.
 set -euo pipefail
 
 die() {
-  printf 'run_bundle.sh: error: %s\n' "$*" >&2
+  printf 'run_wheel.sh: error: %s\n' "$*" >&2
   exit 1
 }
 
-(($# == 2)) || die "usage: tests/gpu/run_bundle.sh BUNDLE.tar.xz OUT (PYTHON names another Python than python3)"
+(($# == 2)) || die "usage: tests/gpu/run_wheel.sh WHEEL OUT (PYTHON names another Python than python3)"
 [[ -f $1 ]] || die "no file '$1'"
-bundle=$(realpath "$1")
+wheel=$(realpath "$1")
 mkdir -p "$2" 2>/dev/null && [[ -w $2 ]] || die "cannot write to the folder '$2'"
 out=$(realpath "$2")
 python=$(command -v "${PYTHON:-python3}") || die "no Python '${PYTHON:-python3}'"
-python=$(realpath --no-symlinks "$python")
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"$python" -W ignore -m tarfile -e "$bundle" "$work" || die "$bundle does not unpack"
-# The command caffe takes the first python3 on PATH. A link would lose the virtual environment.
-printf '#!/bin/sh\nexec "%s" "$@"\n' "$python" >"$work/python3"
-chmod +x "$work/python3"
-export PATH=$work:$work/caffe/bin:$PATH:/usr/local/cuda/bin PYTHONPATH=$work:$PWD${PYTHONPATH:+:$PYTHONPATH}
+"$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --target "$work" "$wheel" ||
+  die "$wheel does not install in $python"
+export PATH=$work/bin:$PATH:/usr/local/cuda/bin PYTHONPATH=$work:$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PYLAYERS_TEST_GPU=1 PYTHONDONTWRITEBYTECODE=1 GLOG_minloglevel=2
 {
   uname -srm
   "$python" -VV
   nvidia-smi || true
   "$python" -m pip list --disable-pip-version-check 2>/dev/null || true
-  cat "$work/caffe/README.txt"
+  cat "$work"/bvlc_caffe-*.dist-info/METADATA
 } >"$out/machine.txt"
-"$python" -c 'import caffe, pylayers' || die "the bundle's Caffe does not import in $python"
+"$python" -c 'import caffe, pylayers' || die "the wheel's Caffe does not import in $python"
 caffe --version
 "$python" -c 'import cupy; cupy.cuda.runtime.getDeviceCount()' || die "CuPy finds no GPU in $python"
 

@@ -1,15 +1,13 @@
-"""The first thing that a bundled Caffe imports: it finds CUDA's libraries, which a bundle does not hold.
-
-`docker/build_caffe.sh --bundle` puts this file into the package `caffe`, as `_libraries.py`, its constants filled in.
-"""
+"""The first thing that Caffe imports: it loads CUDA's libraries, which the wheel does not hold."""
 
 import ctypes
 import glob
 import os
 import sys
 
-PYTHON = "@PYTHON@"
-CUDA_LIBRARIES = "@CUDA_LIBRARIES@"  # one word each; what others of them need comes first
+# What a wheel for CUDA needs, one word each, and the extra that brings it. The build fills these in.
+NEEDED = "@NEEDED@"
+EXTRA = "@EXTRA@"
 
 
 def load(name):
@@ -26,12 +24,10 @@ def load(name):
             continue
         return
     raise ImportError(
-        f"this Caffe needs {name}: install NVIDIA's packages from PyPI (caffe/README.txt names them), or put the "
+        f"this Caffe needs {name}: pip install 'bvlc-caffe[{EXTRA}]', which brings NVIDIA's packages, or put the "
         "folder of CUDA's libraries on LD_LIBRARY_PATH"
     )
 
 
-if "{}.{}".format(*sys.version_info) != PYTHON:
-    raise ImportError(f"this Caffe is built for Python {PYTHON}, and this is {sys.version.split()[0]}")
-for library in CUDA_LIBRARIES.split():
+for library in NEEDED.split():
     load(library)

@@ -3,15 +3,15 @@
 
 boost_python= # the library, where it was compiled here
 
-# For the Python of the virtual environment, compiled in the folder $1 where this machine has none.
+# For the Python that is built for, compiled in the folder $1 where this machine has none.
 find_boost_python() { # FOLDER
   local name
-  name=$("$venv/bin/python" -c 'import sys; print("libboost_python%d%d.so" % sys.version_info[:2])')
+  name=$("$env/bin/python" -c 'import sys; print("libboost_python%d%d.so" % sys.version_info[:2])')
   [[ $(c++ -print-file-name="$name") == "$name" && ! -e /usr/local/lib/$name ]] || return 0
   command -v apt-get >/dev/null || return 0
   mkdir -p "$1/source"
   unpack_boost_python "$1"
-  step "compiling Boost.Python for $("$venv/bin/python" -V), which Debian has no package of"
+  step "compiling Boost.Python for $("$python" -V), which Debian has no package of"
   compile_boost_python "$1" "$name"
 }
 
@@ -33,7 +33,7 @@ unpack_boost_python() { # FOLDER
 
 compile_boost_python() { # FOLDER NAME
   local include
-  include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+  include=$("$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
   (cd "$1" && find source/libs/python/src -name '*.cpp' ! -path '*/numpy/*' -print0 |
     xargs -0 -P "$jobs" -I{} sh -c 'c++ -c -O2 -fPIC -w -DBOOST_PYTHON_SOURCE -I"$1" -Isource/libs/python/include "$2" -o "$2.o"' - "$include" {}) ||
     die "Boost.Python did not compile"

@@ -25,24 +25,15 @@ check_cuda() {
 
 nvcc_takes() { nvcc -x cu -ccbin "$1" -E /dev/null >/dev/null 2>&1; }
 
-# The first of the installed g++ that nvcc takes: each CUDA has a newest one.
+# The one that is named, else the first of the installed g++ that nvcc takes: each CUDA has a newest one.
 find_host_compiler() {
-  local compiler
-  if [[ -n $cuda_host_compiler ]]; then
-    # By its path: nvcc takes some by name that it refuses then.
-    compiler=$(command -v "$cuda_host_compiler") || die "--cuda-host-compiler: no program '$cuda_host_compiler'"
-    nvcc_takes "$compiler" ||
-      die "CUDA $cuda_version does not take $cuda_host_compiler ($("$compiler" -dumpfullversion 2>/dev/null || echo "no GCC")); name an older g++, or none to have one found"
-    cuda_host_compiler=$compiler
-    return
-  fi
-  for compiler in g++ g++-{15..9}; do
-    compiler=$(command -v "$compiler") || continue
-    if nvcc_takes "$compiler"; then
-      cuda_host_compiler=$compiler
-      return
-    fi
+  local compiler path
+  # By its path: nvcc takes some by name that it refuses then.
+  for compiler in ${cuda_host_compiler:-g++ $(echo g++-{15..9})}; do
+    path=$(command -v "$compiler") && nvcc_takes "$path" && cuda_host_compiler=$path && return
   done
+  [[ -z $cuda_host_compiler ]] ||
+    die "CUDA $cuda_version does not take --cuda-host-compiler $compiler ($("$compiler" -dumpfullversion 2>/dev/null || echo "no GCC")); name an older g++, or none to have one found"
   die "CUDA $cuda_version takes none of the installed g++; install an older one, or name one with --cuda-host-compiler"
 }
 
@@ -56,21 +47,10 @@ find_cuda_libraries() {
 
 # The folder into which those packages put headers and libraries.
 cuda_wheel_folder() {
-  "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))' | sed 's:$:/nvidia/cu13:'
+  "$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))' | sed 's:$:/nvidia/cu13:'
 }
 
 cuda_include() { ((!${#cuda_wheels[@]})) || echo "-I$(cuda_wheel_folder)/include"; }
-
-# Where those libraries lie, seen from libcaffe.so, from the caffe command and from pycaffe.
-cuda_rpath() {
-  ((${#cuda_wheels[@]})) || return 0
-  local packages
-  packages=$("$venv/bin/python" -c 'import sys; print("python%d.%d/site-packages" % sys.version_info[:2])')
-  printf ':$ORIGIN/%s' "$packages/nvidia/cu13/lib" "../lib/$packages/nvidia/cu13/lib" ../nvidia/cu13/lib
-}
-
-# cuBLAS's own libraries, for the linker.
-cuda_rpath_link() { ((!${#cuda_wheels[@]})) || echo "-Wl,-rpath-link,$(cuda_wheel_folder)/lib"; }
 
 cuda_options() { # LINKS: a folder for names of libraries that linkers look for
   [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
