@@ -59,10 +59,11 @@ test-gpu: $(READY_TO_TEST)
 	PYLAYERS_TEST_GPU=1 $(VENV)/bin/python -m pytest -m gpu
 
 test-caffe: $(READY)
-	$(VENV)/bin/python tests/docker/run_caffe_tests.py "$$(cat $(VENV)/.caffe-build)/tests"
+	$(VENV)/bin/python tests/docker/run_caffe_tests.py
 
-# Caffe's wheel and the kit's own, in dist/. Nothing is installed but what builds them.
+# Caffe's wheel and the kit's own, in dist/, in place of older ones. Nothing is installed but what builds them.
 wheel:
+	@rm -rf dist/bvlc_caffe-*.whl dist/pylayers-*.whl build/lib build/bdist.*
 	docker/build_caffe.sh --wheel dist $(CAFFE)
 	@python3 -m venv build/wheel
 	build/wheel/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .

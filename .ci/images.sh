@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# With a Docker engine: what the images and the wheel must do. .ci/engine.sh starts one.
+# With a Docker engine: what the cpu image and the wheel must do. .ci/engine.sh has one.
 set -euo pipefail
 options=${PIP_CERT:+--secret id=ca,src=$PIP_CERT --build-arg PIP_CERT=/run/secrets/ca}
 make image-test IMAGE="$options"

@@ -3,7 +3,9 @@
 # The same script serves the native build and docker/Dockerfile; see usage() below. It reads docker/caffe/.
 set -euo pipefail
 
-readonly CAFFE_FOLDER='import caffe; print(caffe.__path__[0])'
+# Without the current folder, which may have another caffe.
+readonly IMPORT_CAFFE='import sys; sys.path = [folder for folder in sys.path if folder]; import caffe'
+readonly CAFFE_FOLDER="$IMPORT_CAFFE; print(caffe.__path__[0])"
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 
@@ -16,7 +18,7 @@ jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc heeds them, and
 use_apt=1
 with_opencv=OFF
 cpp_tests=
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/pylayers
+cache=${XDG_CACHE_HOME:-~/.cache}/pylayers
 # shellcheck source=docker/caffe/source.sh
 . "$here/caffe/source.sh"
 # shellcheck source=docker/caffe/cuda.sh
@@ -105,11 +107,11 @@ can_write() { mkdir -p "$1" 2>/dev/null && [[ -w $1 ]]; }
 # ---- A Caffe that is already there
 
 has_caffe() {
-  "$1" -c 'import caffe, sys; sys.exit("Python" not in caffe.layer_type_list())' >/dev/null 2>&1
+  "$1" -c "$IMPORT_CAFFE"'; sys.exit("Python" not in caffe.layer_type_list())' >/dev/null 2>&1
 }
 
 why_no_caffe() {
-  "$existing" -c 'import caffe; print("its Caffe was built without them")' 2>&1 | tail -n 1
+  "$existing" -c "$IMPORT_CAFFE; print('its Caffe was built without them')" 2>&1 | tail -n 1
 }
 
 # Makes the virtual environment see every folder that the user's Python imports from. The user's
@@ -203,16 +205,16 @@ install_packages() {
 
 # ---- The wheel, and its place
 
-# An environment that is there keeps its Python.
+# The Python to build for: that of an environment which is there, as it stays.
 choose_python() {
-  local given=$python print='import sys; print("%d.%d" % sys.version_info[:2])'
-  { python=$(command -v "$given") && "$python" -c ''; } 2>/dev/null || die "--python: '$given' is not a Python"
+  local found given=$python print='import sys; print("%d.%d" % sys.version_info[:2])'
+  python=$(command -v "$given") && found=$("$python" -c "$print" 2>/dev/null) && [[ $found =~ ^3\.[0-9]+$ ]] ||
+    die "--python: '$given' is not a Python 3"
   [[ -n $venv && -x $venv/bin/python ]] || return 0
-  local wanted found
-  wanted=$("$python" -c "$print") found=$("$venv/bin/python" -c "$print")
-  [[ -z $python_given || $wanted == "$found" ]] ||
-    die "--python is Python $wanted, and $venv has Python $found; name another folder with --venv"
   python=$venv/bin/python
+  given=$("$python" -c "$print" 2>/dev/null) || die "the Python of $venv does not run; remove $venv or name another folder with --venv"
+  [[ -z $python_given || $given == "$found" ]] ||
+    die "--python is Python $found, and $venv has Python $given; name another folder with --venv"
 }
 
 make_venv() {
@@ -242,6 +244,7 @@ build() {
   [[ ! -d $built ]] || return 0
   local free needed=$((${cuda:-0} ? 4000 : 1000)) # MB, while it builds
   can_write "$cache" || die "cannot write to $cache, where builds are kept; name another folder with XDG_CACHE_HOME"
+  cache=$(realpath "$cache") built=$cache/$(basename "$built")
   # What builds that were killed have left behind; none takes ten hours.
   find "$cache" -maxdepth 1 -name 'build.*' -mmin +600 -exec rm -rf {} +
   free=$(df --output=avail -m "$cache" | tail -n 1)
@@ -249,14 +252,16 @@ build() {
   build_into "$built"
 }
 
+# pip writes down which file it has installed, when all of it is there.
+is_installed() { grep -qs "/$(basename "$built")/" "$venv"/lib/python3*/site-packages/bvlc_caffe-*.dist-info/direct_url.json; }
+
 install_wheel() {
-  local stamp=$venv/.caffe-build extras=image,draw
-  if [[ -f $stamp && $(<"$stamp") == "$built" ]]; then
+  local extras=image,draw
+  if is_installed; then
     step "Caffe is up to date in $venv"
     return
   fi
   make_venv
-  rm -f "$stamp"
   step "installing $(basename "$built"/*.whl)"
   # NVIDIA's packages, where the build took them.
   ((!${#cuda_wheels[@]})) || extras+=,cuda${cuda_version%%.*}
@@ -264,10 +269,16 @@ install_wheel() {
   "$venv/bin/python" -m pip uninstall -q -y bvlc-caffe 2>/dev/null
   "$venv/bin/python" -m pip install -q --disable-pip-version-check "$(echo "$built"/*.whl)[$extras]" ||
     die "pip could not install Caffe's wheel into $venv"
-  "$venv/bin/python" -c 'import caffe' || die "the Caffe in $venv does not import"
-  has_caffe "$venv/bin/python" || die "the Caffe in $venv has no Python layers"
-  echo "$built" >"$stamp"
+  has_caffe "$venv/bin/python" || die "the Caffe in $venv does not import: $("$venv/bin/python" -c "$IMPORT_CAFFE" 2>&1 | tail -n 1)"
   step "Caffe is ready in $venv"
+}
+
+put_wheel() { # under its name when it is whole
+  local name
+  name=$(basename "$built"/*.whl)
+  { cp "$built/$name" "$wheel_folder/.$name" && mv "$wheel_folder/.$name" "$wheel_folder/$name"; } 2>/dev/null ||
+    { rm -f "$wheel_folder/.$name" && die "cannot write $name to $wheel_folder"; }
+  step "$wheel_folder has $name"
 }
 
 main() {
@@ -280,12 +291,7 @@ main() {
   choose_python
   check_cuda
   build
-  if [[ -n $wheel_folder ]]; then
-    cp "$built"/*.whl "$wheel_folder/"
-    step "$wheel_folder has $(basename "$built"/*.whl)"
-  else
-    install_wheel
-  fi
+  if [[ -n $wheel_folder ]]; then put_wheel; else install_wheel; fi
 }
 
 # The tests read the functions without a run.

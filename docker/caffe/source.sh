@@ -81,7 +81,7 @@ check_tarball() (
 )
 
 unpack_source() { # WORK: into its folder source
-  local patch found from=${tarball:-$upstream}
+  local found from=${tarball:-$upstream}
   if [[ -n $tarball ]]; then
     tar -xzf "$tarball" -C "$1/source" 2>/dev/null || die "$tarball is no whole tar.gz archive"
     # Upstream's archive has all in one folder, Debian's has not.
@@ -93,6 +93,10 @@ unpack_source() { # WORK: into its folder source
   found=$(files_sha256 "$1")
   [[ $found == "$CAFFE_SHA256" ]] ||
     die "the files in $from have the checksum $found, expected $CAFFE_SHA256: that of BVLC Caffe ${CAFFE_COMMIT:0:7}"
+}
+
+patch_source() { # FOLDER
+  local patch
   for patch in "$here"/caffe/patches/*.patch; do
     patch -d "$1" -p1 -s --fuzz=0 --no-backup-if-mismatch <"$patch" ||
       die "docker/caffe/patches/$(basename "$patch") does not apply"

@@ -35,7 +35,7 @@ compile() { # SOURCE BUILD
   step "configuring Caffe"
   cmake -S "$1" -B "$2" "${options[@]}" -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_EXPORT_NO_PACKAGE_REGISTRY=ON -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=12 \
-    -DCMAKE_CXX_FLAGS="-w -DBOOST_BIND_GLOBAL_PLACEHOLDERS -DBOOST_ALLOW_DEPRECATED_HEADERS -ffile-prefix-map=$1/= $(cuda_include)" -DCMAKE_SKIP_RPATH=ON \
+    -DCMAKE_CXX_FLAGS="-w -DBOOST_BIND_GLOBAL_PLACEHOLDERS -DBOOST_ALLOW_DEPRECATED_HEADERS \"-ffile-prefix-map=$1/=\" $(cuda_include)" -DCMAKE_SKIP_RPATH=ON \
     -DCMAKE_EXE_LINKER_FLAGS="-shared -s -Wl,--as-needed" -DCMAKE_SHARED_LINKER_FLAGS="-s -Wl,--as-needed" \
     -DBLAS=Open -DUSE_OPENCV="$with_opencv" -DBUILD_docs=OFF -DBUILD_only_tests="$CPP_TESTS" -Dpython_version=3 \
     -DPYTHON_EXECUTABLE="$env/bin/python" -DPYTHON_INCLUDE_DIR="$include" -DPYTHON_LIBRARY="$2-none.a" >"$2.log" 2>&1 ||
@@ -84,17 +84,22 @@ fill_package() { # SOURCE BUILD PACKAGE
 
 # Of the packages whose libraries auditwheel brings in, as Debian writes them down, with the licences that they name.
 copy_licenses() { # BUILD PACKAGE
-  command -v dpkg-query >/dev/null || { step "no dpkg here: the wheel gets Caffe's own licence alone" && return; }
-  local source package
-  # By the files' names alone, as the package database may have /lib for /usr/lib. GCC's and glibc's own stay outside.
-  LD_LIBRARY_PATH=$1/lib:$1-boost ldd "$2/caffe/_caffe.so" "$2"/bvlc_caffe/*.so |
-    awk '$3 ~ "^/(usr|lib)" && $1 !~ "^lib(c|m|stdc..|gcc_s)[.]so" { print $3 }' | sort -u | xargs basename -a | sed 's:^:*/:' |
-    xargs dpkg-query -S 2>/dev/null | sed 's/[:,].*//' | sort -u >"$1-packages"
-  [[ -z $boost_python ]] || echo libboost-dev >>"$1-packages"
-  while read -r source package; do
-    cp -L "/usr/share/doc/$package/copyright" "$2/licenses/$source" 2>/dev/null || true
-  done < <(xargs dpkg-query -W -f '${source:Package} ${Package}\n' <"$1-packages")
-  grep -rhoE '/usr/share/common-licenses/[A-Za-z]+-[0-9.]*[0-9]' "$2/licenses" | sort -u | xargs -r cp -L -t "$2/licenses"
+  local path package licence
+  while read -r path; do
+    # By the file's name alone, as the package database may have /lib for /usr/lib.
+    package=$({ dpkg-query -S "*/$(basename "$path")" 2>/dev/null || true; } | sed -n '1s/[:,].*//p')
+    [[ $path != "$boost_python" ]] || package=libboost-dev
+    if [[ -n $package ]]; then
+      cp -L "/usr/share/doc/$package/copyright" "$2/licenses/$package" ||
+        die "the licence of $path belongs into the wheel; install the package $package whole"
+    else
+      step "no package has $path, so its licence is not in the wheel"
+    fi
+  done < <(LD_LIBRARY_PATH=$1/lib:$1-boost ldd "$2/caffe/_caffe.so" "$2"/bvlc_caffe/*.so | awk '
+    $3 ~ "^/" && $1 !~ "^lib(caffe|c|m|z|stdc..|gcc_s|cudart|cublas|cublasLt|curand)[.]so" { print $3 }' | sort -u)
+  for licence in $(grep -rhoE '/usr/share/common-licenses/[A-Za-z]+-[0-9.]*[0-9]' "$2/licenses" | sort -u); do
+    [[ ! -f $licence ]] || cp -L "$licence" "$2/licenses/"
+  done
 }
 
 describe() {
@@ -111,7 +116,7 @@ END
 
 pack_wheel() { # BUILD PACKAGE FOLDER
   step "packing the wheel"
-  (cd "$2" && CAFFE_LOCAL=$(local_version) "$env/bin/python" -m pip wheel -q --no-deps --no-build-isolation -w "$2-raw" .) >"$1-wheel.log" 2>&1 &&
+  (cd "$2" && CAFFE_LOCAL=$(local_version) CUDA_VERSION=$cuda_version "$env/bin/python" -m pip wheel -q --no-deps --no-build-isolation -w "$2-raw" .) >"$1-wheel.log" 2>&1 &&
     LD_LIBRARY_PATH=$1/lib:$1-boost PATH=$env/bin:$PATH "$env/bin/auditwheel" repair -w "$3" \
       --exclude 'libcudart.so.*' --exclude 'libcublas*.so.*' --exclude 'libcurand.so.*' "$2"-raw/*.whl >>"$1-wheel.log" 2>&1 ||
     { tail -n 25 "$1-wheel.log" >&2 && die "the wheel could not be packed"; }
@@ -131,6 +136,7 @@ build_into() ( # FOLDER: the wheel, and Caffe's own tests; in a subshell of its 
   mkdir -p "$work"/{source,build,done}
   fetch_source "$work"
   unpack_source "$work"
+  patch_source "$work/source"
   make_build_env "$work"
   compile "$work/source" "$work/build"
   [[ -z $cpp_tests ]] || run_cpp_tests "$work/source" "$work/build"

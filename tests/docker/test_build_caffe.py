@@ -25,6 +25,7 @@ from harness.build_script import SCRIPT, assert_fails, build
         (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as 80,90, not 'sm_90'"),
         (["--source", "no-such-file"], "--source: no file 'no-such-file'"),
         (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+        (["--python", "/bin/true"], "--python: '/bin/true' is not a Python 3"),
         (["--caffe-of", "no-such-python"], "--caffe-of: 'no-such-python' is not a Python"),
         (["--wheel"], "--wheel needs a value (see --help)"),
         (["--wheel", "dist"], "--wheel installs nothing; leave --venv out"),
@@ -320,20 +321,45 @@ def test_a_python_of_the_virtual_environment_itself_changes_nothing(tmp_path):
     assert paths.read_text() == before
 
 
+def installed():
+    """The file in which pip has written down the wheel of this clone's environment."""
+    return next((ROOT / ".venv").glob("lib/python*/site-packages/bvlc_caffe-*.dist-info/direct_url.json"), None)
+
+
 def has_fresh_build():
-    if shutil.which("make") is None:
-        return False
-    fresh = subprocess.run(["make", "-q", ".venv/.caffe"], cwd=ROOT, capture_output=True, check=False).returncode == 0
-    return fresh and (ROOT / ".venv/.caffe-build").exists()
+    make = shutil.which("make") and subprocess.run(["make", "-q", ".venv/.caffe"], cwd=ROOT, capture_output=True)
+    return make and make.returncode == 0 and installed()
 
 
 @pytest.mark.skipif(not has_fresh_build(), reason="this clone has no Caffe of its own, or one from older files")
 def test_second_run_does_nothing():
-    before = (ROOT / ".venv/.caffe-build").stat().st_mtime
+    before = installed().stat().st_mtime
     done = build()
     assert done.returncode == 0, done.stderr
     assert done.stdout == "==> Caffe is up to date in .venv\n"
-    assert (ROOT / ".venv/.caffe-build").stat().st_mtime == before
+    assert installed().stat().st_mtime == before
+
+
+@pytest.mark.parametrize(("build", "expected"), [("caffe-1", True), ("caffe-2", False), (None, False)])
+def test_an_environment_is_up_to_date_as_long_as_pip_says_so(build, expected, tmp_path):
+    if build:
+        info = tmp_path / "lib/python3.11/site-packages/bvlc_caffe-1.0.0.post1+cu12.dist-info"
+        info.mkdir(parents=True)
+        (info / "direct_url.json").write_text(f'{{"url": "file:///home/me/.cache/pylayers/{build}/bvlc_caffe.whl"}}')
+    command = f"source {SCRIPT}; venv={tmp_path} built=/elsewhere/caffe-1; is_installed"
+    assert (subprocess.run(["bash", "-c", command]).returncode == 0) == expected
+
+
+def test_a_wheel_that_does_not_fit_leaves_nothing(tmp_path):
+    """What is there under its name is whole."""
+    (tmp_path / "caffe-1").mkdir()
+    (tmp_path / "caffe-1/a.whl").write_text("a wheel")
+    (tmp_path / "dist").mkdir()
+    full = 'cp() { echo half >"$2"; return 1; }'
+    command = f"source {SCRIPT}; {full}; wheel_folder={tmp_path}/dist built={tmp_path}/caffe-1; put_wheel"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert_fails(done, f"cannot write a.whl to {tmp_path}/dist")
+    assert not list((tmp_path / "dist").iterdir())
 
 
 # nvcc as it answers on other machines; what the real one does is for a build with --cuda to tell.

@@ -41,7 +41,10 @@ def test_what_the_wheel_says_of_itself():
     assert re.fullmatch(r"1\.0\.0\.post\d+(\+(cu12|cu13|opencv)(\.opencv)?)?", WHEEL.version)
     assert re.search(r"^Tag: cp3\d+-cp3\d+-manylinux_2_\d+_x86_64$", WHEEL.read_text("WHEEL"), re.MULTILINE)
     names = {path.name for path in WHEEL.files if "licenses" in path.parts}
-    assert {"caffe", "openblas", "protobuf"} <= names
+    assert {"caffe", "LGPL-3"} <= names
+    packages = " ".join(names)
+    for library in ("boost", "gmp", "gfortran", "google-glog", "hdf5", "nettle", "openblas", "protobuf", "ssl"):
+        assert f"lib{library}" in packages
     needs = "\n".join(WHEEL.requires)
     assert not re.search(r"scikit-image$|pydot$", needs, re.MULTILINE)  # extras alone
 
@@ -125,6 +128,17 @@ def test_ctrl_c_at_caffe_train(tmp_path):
     assert process.returncode == 0
     assert "Optimization stopped early" in log
     assert list(tmp_path.glob("s_iter_*.caffemodel"))
+
+
+@needs_the_wheel
+def test_a_command_says_which_library_it_lacks(tmp_path):
+    shutil.copytree(Path(WHEEL.locate_file("bvlc_caffe")), tmp_path / "bvlc_caffe")  # and not what it needs
+    code = "import sys; sys.argv = ['caffe', '--version']; from bvlc_caffe.commands import caffe; caffe()"
+    done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"caffe: error: lib\S+: cannot open shared object file: No such file or directory\n", done.stderr
+    )
 
 
 def filled(folder, needed):

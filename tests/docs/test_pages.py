@@ -49,7 +49,7 @@ UNTESTED = ("text", "json", "yaml", "toml", "dockerfile", "diff", "cpp", "cuda")
 # What a line of a sh block may begin with, besides a script of the clone.
 COMMANDS = {
     *("pylayers", "caffe", "make", "docker", "pip", "python", "pytest", "git", "cd", ".", "mkdir", "export"),
-    *("cp", "mv", "rm", "ls", "cat", "tar", "head", "tail", "grep", "apt-get", "uv", "mpirun", "nvidia-smi"),
+    *("cp", "mv", "rm", "ls", "cat", "tar", "head", "tail", "grep", "apt-get", "pipx", "uv", "mpirun", "nvidia-smi"),
 }
 PREFIXES = {"sudo", "time", "exec"}  # the command follows
 FOLDERS = ("benchmarks", "demo", "docker", "docs", "prototxt", "pylayers", "tests")

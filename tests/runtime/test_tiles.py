@@ -111,6 +111,7 @@ def test_thread_count(text, count, monkeypatch):
     assert thread_count() == (count or len(os.sched_getaffinity(0)))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # it is, on purpose
 def test_a_child_process_has_threads_of_its_own(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     map_tiles(str, list(range(20)))

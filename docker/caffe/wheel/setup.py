@@ -9,9 +9,10 @@ from setuptools.dist import Distribution
 POST = 1  # raised where a change to the build changes the wheel for its users
 LOCAL = os.environ["CAFFE_LOCAL"]  # what was built: "", "cu12", "cu13", "opencv", "cu12.opencv", "cu13.opencv"
 TOOLS = [path.stem.removeprefix("lib") for path in Path("bvlc_caffe").glob("lib*.so")]
+BUILT = os.environ["CUDA_VERSION"]  # such as 12.4: older libraries may lack what it calls
 CUDA = {
-    "cu12": {"cuda12": ["nvidia-cublas-cu12>=12.4", "nvidia-cuda-runtime-cu12>=12.4", "nvidia-curand-cu12"]},
-    "cu13": {"cuda13": ["nvidia-cublas==13.*", "nvidia-cuda-runtime==13.*", "nvidia-curand==10.*"]},
+    "cu12": {"cuda12": [f"nvidia-cublas-cu12>={BUILT}", f"nvidia-cuda-runtime-cu12>={BUILT}", "nvidia-curand-cu12"]},
+    "cu13": {"cuda13": [f"nvidia-cublas>={BUILT},<14", f"nvidia-cuda-runtime>={BUILT},<14", "nvidia-curand==10.*"]},
 }
 
 
@@ -28,13 +29,12 @@ setup(
     description="BVLC Caffe 99bd997 with Python layers, for today's Python",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="BSD-2-Clause",
+    license="BSD-2-Clause; each library inside has its own, see the folder licenses",
     license_files=["licenses/*"],
     distclass=WithBinaries,
     packages=["bvlc_caffe", "caffe", "caffe.imagenet", "caffe.proto"],
     package_data={"bvlc_caffe": ["*.so*"], "caffe": ["*.so", "imagenet/*"]},
     entry_points={"console_scripts": [f"{tool} = bvlc_caffe.commands:{tool}" for tool in sorted(TOOLS)]},
-    python_requires=">=3.9",
     # Protobuf: tried from 4.21, for whose protoc Debian 12 and 13 make Caffe's Python file, to 7.36.
     install_requires=["numpy>=2", "protobuf>=4.21,<8", "six"],
     extras_require={

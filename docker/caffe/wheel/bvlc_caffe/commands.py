@@ -22,10 +22,11 @@ def run(tool):
     """Runs one of Caffe's tools with this process's arguments; returns its exit status."""
     try:
         from bvlc_caffe import libraries  # noqa: F401  # CUDA's
-    except ImportError as error:
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return call_main(os.path.join(os.path.dirname(__file__), f"lib{tool}.so"), tool, *sys.argv[1:])
+    except (ImportError, OSError) as error:  # a library that is missing
         sys.exit(f"{tool}: error: {error}")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return call_main(os.path.join(os.path.dirname(__file__), f"lib{tool}.so"), tool, *sys.argv[1:])
 
 
 caffe = functools.partial(run, "caffe")
