@@ -73,6 +73,7 @@ def fresh(tmp_path, monkeypatch):
     (tmp_path / "cached_loop.py").write_text(LOOP)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # under a limit of its size Python's own cache is cut short
 
     def call():
         sys.modules.pop("cached_loop", None)
