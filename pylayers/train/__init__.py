@@ -1,0 +1,1 @@
+"""Training as `caffe train` does it, in one process or in several that MPI starts."""

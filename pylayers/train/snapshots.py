@@ -1,0 +1,71 @@
+"""Snapshots, whole or not at all: Caffe writes them aside, and they get their names when both files are there."""
+
+import contextlib
+import os
+
+import caffe
+from caffe.proto import caffe_pb2
+
+from pylayers.errors import UserError
+from pylayers.train import solver as solvers
+
+
+def check(param):
+    """Checks that snapshots can be written, before anything is trained.
+
+    Raises:
+        UserError: there is no such folder, it cannot be written to, or the format needs h5py, which is not there.
+    """
+    folder = os.path.dirname(param.snapshot_prefix) or "."
+    if not os.access(folder, os.W_OK):
+        what = "cannot be written to" if os.path.isdir(folder) else "is not there"
+        raise UserError(f'the folder {folder} of snapshot_prefix "{param.snapshot_prefix}" {what}')
+    if param.snapshot_format == caffe_pb2.SolverParameter.HDF5:
+        try:
+            import h5py  # noqa: F401
+        except ImportError:
+            raise UserError("snapshot_format: HDF5 needs h5py here; pip install h5py, or leave it out") from None
+
+
+def save(solver, param):
+    """Saves the parameters and the solver's state.
+
+    Returns:
+        The file with the parameters.
+    """
+    end = ".h5" if param.snapshot_format == caffe_pb2.SolverParameter.HDF5 else ""
+    part = f"{solvers.part_prefix(param.snapshot_prefix)}_iter_{solver.iter}"
+    model, state = (
+        f"{param.snapshot_prefix}_iter_{solver.iter}{kind}{end}" for kind in (".caffemodel", ".solverstate")
+    )
+    try:
+        solver.snapshot()
+        (_name_model_hdf5 if end else _name_model)(f"{part}.solverstate{end}", model)
+        os.replace(f"{part}.caffemodel{end}", model)
+        os.replace(f"{part}.solverstate{end}", state)
+    finally:
+        for kind in (".caffemodel", ".solverstate"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(f"{part}{kind}{end}")
+    caffe.log(f"Snapshot {model} and {state} are whole")
+    return model
+
+
+def _name_model(path, model):
+    """Writes into a solver's state which file has its parameters."""
+    state = caffe_pb2.SolverState()
+    with open(path, "rb") as file:
+        state.ParseFromString(file.read())
+    state.learned_net = model
+    with open(path, "wb") as file:
+        file.write(state.SerializeToString())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _name_model_hdf5(path, model):
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        del file["learned_net"]
+        file.create_dataset("learned_net", data=model, dtype=f"S{len(model) + 1}")

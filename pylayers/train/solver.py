@@ -1,0 +1,65 @@
+"""The solver of a training: read from its file, and made with what the kit does itself switched off."""
+
+import os
+from pathlib import Path
+
+import caffe
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+from pylayers.caffe_nets.build import written
+from pylayers.caffe_nets.text import read_text
+from pylayers.errors import UserError
+
+_NEVER = 2**31 - 1  # iterations; Caffe wants a test_interval above 0 where there are test nets
+
+
+def read(path):
+    """A SolverParameter, with the snapshot_prefix that Caffe would take.
+
+    Raises:
+        UserError: the file cannot be read, or is no solver.
+    """
+    param = caffe_pb2.SolverParameter()
+    try:
+        text_format.Parse(read_text(path), param)
+    except text_format.ParseError as error:
+        raise UserError(f"{path} is not a solver: {error}") from None
+    if not param.HasField("snapshot_prefix"):
+        param.snapshot_prefix = str(Path(path).with_suffix(""))
+    elif os.path.isdir(param.snapshot_prefix):
+        param.snapshot_prefix = os.path.join(param.snapshot_prefix, Path(path).stem)
+    return param
+
+
+def net_name(param):
+    """The name of the net that a SolverParameter trains, as its prototxt has it."""
+    path = param.train_net or param.net
+    if not path:
+        return (param.train_net_param if param.HasField("train_net_param") else param.net_param).name
+    net = caffe_pb2.NetParameter()
+    text_format.Parse(read_text(path), net)
+    return net.name
+
+
+def part_prefix(prefix):
+    """Where a snapshot is written aside, before it gets its name."""
+    folder, name = os.path.split(prefix)
+    return os.path.join(folder, f".{name}.part")
+
+
+def make(param):
+    """A solver that trains as a SolverParameter says, and leaves display, test and snapshots to its caller."""
+    quiet = caffe_pb2.SolverParameter()
+    quiet.CopyFrom(param)
+    quiet.display = quiet.snapshot = 0
+    quiet.test_interval, quiet.test_initialization = _NEVER, False
+    quiet.snapshot_prefix = part_prefix(param.snapshot_prefix)
+    with written(quiet) as path:
+        return caffe.get_solver(path)
+
+
+def parameters(net):
+    """The learnable blobs of a net, each of those that layers share once."""
+    blobs = [blob for blobs in net.params.values() for blob in blobs]
+    return list({blob.data.ctypes.data: blob for blob in blobs}.values())
