@@ -63,10 +63,11 @@ test-caffe: $(READY)
 
 # Caffe's wheel and the kit's own, in dist/, in place of older ones. Nothing is installed but what builds them.
 wheel:
-	@rm -rf dist/bvlc_caffe-*.whl dist/pylayers-*.whl build/lib build/bdist.*
-	docker/build_caffe.sh --wheel dist $(CAFFE)
+	@rm -rf build/dist build/wheel build/lib build/bdist.*
+	docker/build_caffe.sh --wheel build/dist $(CAFFE)
 	@python3 -m venv build/wheel
-	build/wheel/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	build/wheel/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w build/dist .
+	@mkdir -p dist && rm -f dist/bvlc_caffe-*.whl dist/pylayers-*.whl && mv build/dist/*.whl dist/ && ls dist/*.whl
 
 # The images need nothing of the virtual environment. DOCKER_BUILDKIT: for a Docker older than 23.
 BUILD_IMAGE := DOCKER_BUILDKIT=1 docker build -f docker/Dockerfile

@@ -14,6 +14,7 @@ wheel_folder=
 python=/usr/bin/python3 # the one that Debian's Boost.Python is built for
 python_given=
 existing=
+for_cuda= # an option that needs --cuda
 jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # nproc heeds them, and they are no property of the machine
 use_apt=1
 with_opencv=OFF
@@ -73,8 +74,8 @@ parse_arguments() {
       --caffe-of) existing=$2 && shift 2 ;;
       --source) tarball=$2 && shift 2 ;;
       --upstream) upstream=${2%/} && shift 2 ;;
-      --cuda-arch) cuda_arch=${2//,/ } && shift 2 ;;
-      --cuda-host-compiler) cuda_host_compiler=$2 && shift 2 ;;
+      --cuda-arch) for_cuda=$1 cuda_arch=${2//,/ } && shift 2 ;;
+      --cuda-host-compiler) for_cuda=$1 cuda_host_compiler=$2 && shift 2 ;;
       --jobs) jobs=$2 && shift 2 ;;
       --with-opencv) with_opencv=ON && shift ;;
       --cuda) cuda=1 && shift ;;
@@ -91,18 +92,25 @@ check_arguments() {
   [[ $jobs =~ ^[1-9][0-9]*$ ]] || die "--jobs takes a whole number from 1, not '$jobs'"
   [[ $cuda_arch =~ ^[0-9]{2,3}(\ [0-9]{2,3})*$ ]] ||
     die "--cuda-arch takes compute capabilities such as 80,90, not '${cuda_arch// /,}'"
+  [[ -z $for_cuda || -n $cuda ]] || die "$for_cuda is for the CUDA build; give --cuda, or leave it out"
   [[ -z $cpp_tests || -z $cuda ]] || die "--cpp-tests is for the CPU build; leave --cuda out"
   [[ -z $wheel_folder || -z $venv ]] || die "--wheel installs nothing; leave --venv out"
   [[ -z $wheel_folder || -z $existing ]] || die "--caffe-of builds no wheel; leave --wheel out"
   [[ -n $wheel_folder ]] || venv=${venv:-.venv}
   [[ -z $venv || ! -e $venv || -f $venv/pyvenv.cfg || -z $(ls -A "$venv") ]] ||
     die "$venv is there and is not a virtual environment; name another folder with --venv"
+  [[ -z $venv ]] || is_writable "$venv" || die "--venv: cannot write to the folder '$venv'"
   [[ -z $wheel_folder ]] || can_write "$wheel_folder" || die "--wheel: cannot write to the folder '$wheel_folder'"
-  [[ -z $python_given ]] || command -v "$python" >/dev/null || die "--python: '$python' is not a Python"
+  [[ -z $python_given ]] || version_of "$python" >/dev/null || die "--python: '$python' is not a Python 3"
   [[ -z $tarball ]] || check_tarball
 }
 
 can_write() { mkdir -p "$1" 2>/dev/null && [[ -w $1 ]]; }
+
+# The same without making it.
+is_writable() { if [[ -e $1 ]]; then [[ -d $1 && -w $1 ]]; else is_writable "$(dirname "$1")"; fi; }
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null | grep -x '3\.[0-9]*'; }
 
 # ---- A Caffe that is already there
 
@@ -118,7 +126,7 @@ why_no_caffe() {
 # own environment is left as it is: the kit and its test tools go into the virtual environment.
 link_existing_caffe() {
   local folder found paths
-  command -v "$existing" >/dev/null || die "--caffe-of: '$existing' is not a Python"
+  version_of "$existing" >/dev/null || die "--caffe-of: '$existing' is not a Python 3"
   existing=$(command -v "$existing")
   has_caffe "$existing" ||
     die "--caffe-of: $existing has no Caffe with Python layers ($(why_no_caffe)); leave --caffe-of out to have one built"
@@ -207,12 +215,12 @@ install_packages() {
 
 # The Python to build for: that of an environment which is there, as it stays.
 choose_python() {
-  local found given=$python print='import sys; print("%d.%d" % sys.version_info[:2])'
-  python=$(command -v "$given") && found=$("$python" -c "$print" 2>/dev/null) && [[ $found =~ ^3\.[0-9]+$ ]] ||
-    die "--python: '$given' is not a Python 3"
+  local found given
+  found=$(version_of "$python") || die "--python: '$python' is not a Python 3"
+  python=$(command -v "$python")
   [[ -n $venv && -x $venv/bin/python ]] || return 0
   python=$venv/bin/python
-  given=$("$python" -c "$print" 2>/dev/null) || die "the Python of $venv does not run; remove $venv or name another folder with --venv"
+  given=$(version_of "$python") || die "the Python of $venv does not run; remove $venv or name another folder with --venv"
   [[ -z $python_given || $given == "$found" ]] ||
     die "--python is Python $found, and $venv has Python $given; name another folder with --venv"
 }

@@ -66,7 +66,7 @@ fetch_source() { # FOLDER: leaves the path of the tarball in $tarball, or the fi
 }
 
 files_sha256() { # FOLDER
-  (cd "$1" && find "${CAFFE_FILES[@]}" -type f -print0 2>/dev/null | LC_ALL=C sort -z | xargs -0 -r sha256sum |
+  (cd "$1" && { find "${CAFFE_FILES[@]}" -type f -print0 2>/dev/null || true; } | LC_ALL=C sort -z | xargs -0 -r sha256sum |
     sha256sum | cut -d ' ' -f 1)
 }
 

@@ -86,9 +86,11 @@ fill_package() { # SOURCE BUILD PACKAGE
 copy_licenses() { # BUILD PACKAGE
   local path package licence
   while read -r path; do
+    # What was compiled here has the licence of Boost's headers.
+    [[ $path != "$boost_python" ]] || path=boost/version.hpp
     # By the file's name alone, as the package database may have /lib for /usr/lib.
-    package=$({ dpkg-query -S "*/$(basename "$path")" 2>/dev/null || true; } | sed -n '1s/[:,].*//p')
-    [[ $path != "$boost_python" ]] || package=libboost-dev
+    [[ $path == boost/* ]] || path=$(basename "$path")
+    package=$({ dpkg-query -S "*/$path" 2>/dev/null || true; } | sed -n '1s/[:,].*//p')
     if [[ -n $package ]]; then
       cp -L "/usr/share/doc/$package/copyright" "$2/licenses/$package" ||
         die "the licence of $path belongs into the wheel; install the package $package whole"

@@ -24,9 +24,11 @@ from harness.build_script import SCRIPT, assert_fails, build
         (["--jobs", "0"], "--jobs takes a whole number from 1, not '0'"),
         (["--cuda-arch", "sm_90"], "--cuda-arch takes compute capabilities such as 80,90, not 'sm_90'"),
         (["--source", "no-such-file"], "--source: no file 'no-such-file'"),
-        (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python"),
+        (["--python", "no-such-python"], "--python: 'no-such-python' is not a Python 3"),
         (["--python", "/bin/true"], "--python: '/bin/true' is not a Python 3"),
-        (["--caffe-of", "no-such-python"], "--caffe-of: 'no-such-python' is not a Python"),
+        (["--caffe-of", "no-such-python"], "--caffe-of: 'no-such-python' is not a Python 3"),
+        (["--caffe-of", "/bin/ls"], "--caffe-of: '/bin/ls' is not a Python 3"),
+        (["--cuda-arch", "90"], "--cuda-arch is for the CUDA build; give --cuda, or leave it out"),
         (["--wheel"], "--wheel needs a value (see --help)"),
         (["--wheel", "dist"], "--wheel installs nothing; leave --venv out"),
     ],
@@ -94,6 +96,16 @@ def test_rejects_an_archive_with_another_file(source, tmp_path):
     assert line.startswith(f"build_caffe.sh: error: the files in {path} have the checksum ")
     assert line.endswith(": that of BVLC Caffe 99bd997")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rejects_an_archive_of_something_else(tmp_path):
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/CMakeLists.txt").write_text("")
+    path = tmp_path / "other.tar.gz"
+    subprocess.run(["tar", "-czf", path, "-C", tmp_path, "top"], check=True)
+    done = build("--venv", tmp_path / "venv", "--source", path)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"build_caffe.sh: error: the files in {path} have the checksum ")
 
 
 @pytest.mark.parametrize("tool", ["git", "curl"])
@@ -201,6 +213,8 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
+    venv = tmp_path / "file/venv"
+    assert_fails(build("--venv", venv), f"--venv: cannot write to the folder '{venv}'")
     assert_fails(build("--wheel", tmp_path / "file"), f"--wheel: cannot write to the folder '{tmp_path / 'file'}'")
     done = build("--wheel", tmp_path / "dist", XDG_CACHE_HOME=str(tmp_path / "file"))
     message = (
@@ -219,11 +233,11 @@ def test_a_disk_that_is_full(tmp_path):
 
 def test_an_environment_with_another_python(tmp_path):
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text("#!/bin/sh\necho 2.7\n")
+    (tmp_path / "bin/python").write_text("#!/bin/sh\necho 3.4\n")
     (tmp_path / "bin/python").chmod(0o755)
     (tmp_path / "pyvenv.cfg").touch()
     this = "{}.{}".format(*sys.version_info)
-    message = f"--python is Python {this}, and {tmp_path} has Python 2.7; name another folder with --venv"
+    message = f"--python is Python {this}, and {tmp_path} has Python 3.4; name another folder with --venv"
     assert_fails(build("--venv", tmp_path, "--python", sys.executable), message)
 
 

@@ -179,8 +179,8 @@ def import_failure(located, answer):
             f"this Python, {sys.executable} ({this}), finds no Caffe"
             + (f"; the command caffe is {command}" if command else "")
             + ("; PyPI's package caffe, which is installed, is another project" if located["placeholder"] else ""),
-            "run make in the clone of pylayers, or the Python in which import caffe works, or put Caffe's folder "
-            "python/ on PYTHONPATH",
+            "run make in the clone of pylayers, or pip install the wheel that make wheel leaves in its dist/, or "
+            "run the Python in which import caffe works, or put Caffe's folder python/ on PYTHONPATH",
         )
     if other not in (None, this):
         return _error(

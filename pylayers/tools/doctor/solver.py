@@ -46,12 +46,16 @@ def settings(param, path, tests):
     folder = prefix if os.path.isdir(prefix) else os.path.dirname(prefix) or "."
     if (param.snapshot or param.snapshot_after_train) and not os.access(folder, os.W_OK):
         when = "at the start" if param.snapshot else "at its end, and what was learnt is lost"
-        yield (
-            "error",
-            "snapshot_prefix",
-            f"there is no folder {folder} that can be written to, so caffe train ends {when}",
-            f"mkdir -p {folder}, or another snapshot_prefix",
+        is_there = os.path.isdir(folder)
+        found = (
+            f"user {os.getuid()} cannot write to the folder {folder}" if is_there else f"there is no folder {folder}"
         )
+        write = (
+            "another snapshot_prefix, or another user (docker run --user)"
+            if is_there
+            else f"mkdir -p {folder}, or another snapshot_prefix"
+        )
+        yield "error", "snapshot_prefix", f"{found}, so caffe train ends {when}", write
 
 
 def _tests(param, tests):

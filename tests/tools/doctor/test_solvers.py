@@ -152,7 +152,7 @@ def test_a_net_is_tested_as_often_as_the_solver_says(solver):
         (
             f'{RIGHT} snapshot: 10 snapshot_prefix: "no/such"',
             "error",
-            "no folder no that can be written to, so caffe train ends at the start",
+            "no folder no, so caffe train ends at the start",
             "mkdir -p no, or",
         ),
         (
@@ -198,6 +198,15 @@ def test_a_solvers_settings(settings, severity, found, write, solver):
     assert finding.line == (3 if re.search(has_line, found) else 1)
     assert found in finding.found
     assert write in finding.write
+
+
+def test_a_folder_for_snapshots_that_this_user_may_not_write_to(solver, monkeypatch):
+    """As in a container that mounts a folder of another user."""
+    monkeypatch.setattr("os.access", lambda folder, mode: folder != ".")
+    both = euclidean().replace("include { phase: TRAIN }", "")
+    (finding,) = solver('net: "nets/net.prototxt"\n', settings=f'{RIGHT} snapshot_prefix: "a"', net=both)
+    assert finding.found.startswith(f"user {os.getuid()} cannot write to the folder ., so caffe train ends")
+    assert "docker run --user" in finding.write
 
 
 @pytest.mark.parametrize(
