@@ -5,6 +5,7 @@
 readonly CPP_TESTS="caffe_main,convolution_layer,inner_product_layer,reduction_layer,softmax_layer,\
 contrastive_loss_layer,euclidean_loss_layer,hinge_loss_layer,infogain_loss_layer,multinomial_logistic_loss_layer,\
 sigmoid_cross_entropy_loss_layer,softmax_with_loss_layer,net,solver,solver_factory,gradient_based_solver"
+
 tools() {
   printf '%s\n' caffe.bin upgrade_{net_proto_text,net_proto_binary,solver_proto_text}
   [[ $with_opencv == OFF ]] || printf '%s\n' convert_imageset compute_image_mean
@@ -84,13 +85,12 @@ fill_package() { # SOURCE BUILD PACKAGE
 
 # Of the packages whose libraries auditwheel brings in, as Debian writes them down, with the licences that they name.
 copy_licenses() { # BUILD PACKAGE
-  local path package licence
+  local path name package licence
   while read -r path; do
-    # What was compiled here has the licence of Boost's headers.
-    [[ $path != "$boost_python" ]] || path=boost/version.hpp
-    # By the file's name alone, as the package database may have /lib for /usr/lib.
-    [[ $path == boost/* ]] || path=$(basename "$path")
-    package=$({ dpkg-query -S "*/$path" 2>/dev/null || true; } | sed -n '1s/[:,].*//p')
+    # By the file's name alone, as the package database may have /lib for /usr/lib. What was compiled here has the
+    # licence of Boost's headers.
+    if [[ $path == "$boost_python" ]]; then name=boost/version.hpp; else name=$(basename "$path"); fi
+    package=$({ dpkg-query -S "*/$name" 2>/dev/null || true; } | sed -n '1s/[:,].*//p')
     if [[ -n $package ]]; then
       cp -L "/usr/share/doc/$package/copyright" "$2/licenses/$package" ||
         die "the licence of $path belongs into the wheel; install the package $package whole"

@@ -87,7 +87,7 @@ def _train(options, ranks):
         caffe.set_solver_count(ranks.count)
         caffe.set_solver_rank(ranks.number)
         caffe.set_multiprocess(True)
-    signals = Signals(options)
+    signals = Signals(options, loop.REQUESTS)
     made = solver.make(param)
     if options.snapshot:
         made.restore(options.snapshot)
@@ -117,9 +117,9 @@ def _choose_device(options, param, ranks):
 class Signals:
     """What signals have asked for."""
 
-    def __init__(self, options):
-        """Takes the options ``sigint_effect`` and ``sighup_effect``."""
-        self._asked = 0
+    def __init__(self, options, requests):
+        """Takes the options ``sigint_effect`` and ``sighup_effect``, and the requests there are, by their urgency."""
+        self._asked, self._requests = 0, requests
         effects = {
             signal.SIGINT: options.sigint_effect,
             signal.SIGHUP: options.sighup_effect,
@@ -130,9 +130,9 @@ class Signals:
             signal.signal(number, lambda *_, effect=effect: self._note(effect))
 
     def _note(self, effect):
-        self._asked = max(self._asked, ("none", "snapshot", "stop").index(effect))
+        self._asked = max(self._asked, self._requests.index(effect))
 
     def take(self):
-        """What was asked for since the last call: 0 for nothing, 1 for a snapshot, 2 for the end."""
+        """What was asked for since the last call: the index of the most urgent request."""
         asked, self._asked = self._asked, 0
         return asked

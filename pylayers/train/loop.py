@@ -8,7 +8,9 @@ import numpy as np
 from pylayers.train import snapshots
 from pylayers.train.solver import net_name, parameters
 
-NONE, SNAPSHOT, STOP = range(3)  # what a signal asks for; of several ranks' requests the largest counts
+# What a signal asks for; of several ranks' requests the largest counts.
+REQUESTS = ("none", "snapshot", "stop")
+SNAPSHOT, STOP = map(REQUESTS.index, REQUESTS[1:])
 
 
 class Training:
@@ -25,7 +27,7 @@ class Training:
             solver: a solver of `solver.make`, restored where it goes on from a snapshot.
             param: the SolverParameter that the user wrote.
             ranks: a `Ranks`.
-            signals: a function that gives what signals have asked for since it was called last.
+            signals: a function that gives what signals have asked for since it was called last: an index of REQUESTS.
         """
         self._solver, self._net, self._param, self._ranks, self._signals = solver, solver.net, param, ranks, signals
         self._parameters = parameters(solver.net)

@@ -28,11 +28,7 @@ def check(param):
 
 
 def save(solver, param):
-    """Saves the parameters and the solver's state.
-
-    Returns:
-        The file with the parameters.
-    """
+    """Saves the parameters and the solver's state."""
     end = ".h5" if param.snapshot_format == caffe_pb2.SolverParameter.HDF5 else ""
     part = f"{solvers.part_prefix(param.snapshot_prefix)}_iter_{solver.iter}"
     model, state = (
@@ -48,7 +44,6 @@ def save(solver, param):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(f"{part}{kind}{end}")
     caffe.log(f"Snapshot {model} and {state} are whole")
-    return model
 
 
 def _name_model(path, model):

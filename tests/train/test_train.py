@@ -204,7 +204,7 @@ def wait_for(condition):
         (["--weights", "gone.caffemodel"], "", "there is no file gone.caffemodel"),
         (["--gpu", "0,1"], "", "--gpu 0,1 with 1 process: each process has one GPU; mpirun -n 2 pylayers train --gpu"),
         ([], 'snapshot_prefix: "no/such/a"', 'the folder no/such of snapshot_prefix "no/such/a" is not there'),
-        ([], "nett: 1", 'is not a solver: 5:'),
+        ([], "nett: 1", 'is not a solver: '),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(options, more, message, folder):
@@ -214,4 +214,4 @@ def test_bad_input_is_one_line(options, more, message, folder):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("pylayers train: ")
-    assert message.removesuffix("5:") in line
+    assert message in line
