@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -50,9 +51,10 @@ class ArrayLossLayer(LossLayer):
             *bottoms: the bottoms' data, float32 arrays of the bottoms' shapes. They are Caffe's: not to be written.
 
         Returns:
-            Z, and a tuple of what `loss` and `gradients` are called with after `xp`. Z is a number, or an array without
-            axes. The base class divides both by it; where it is 0, both are 0 unless they are not finite. By default Z
-            is 1, and the tuple has the bottoms.
+            Z, and a tuple of what `loss` and `gradients` are called with after `xp`. Z is a number, an array without
+            axes, or `pylayers.layer.Terms` of one, which is at least 1. The base class divides both by it; where it is
+            0, both are 0 unless they are not finite. Where several processes train, it adds up their Z first. By
+            default Z is 1, and the tuple has the bottoms.
         """
         return 1, bottoms
 
@@ -98,17 +100,17 @@ class ArrayLossLayer(LossLayer):
     def forward_cpu(self, bottom: list, top: list) -> Any:
         """The loss by NumPy."""
         with self._formula("loss"):
-            z, arguments = self.prepare(np, *map(_read_only, bottom))
+            scale, arguments = self.prepared(np, map(_read_only, bottom))
             loss = self.loss(np, *arguments)
         self.check_loss("loss", loss)
-        return float(loss) * inverse(np, z)
+        return float(loss) * scale
 
     def backward_cpu(self, loss_weight: float, propagate_down: list, bottom: list) -> None:
         """The gradients by NumPy, times the loss weight."""
         with self._formula("gradients"):
-            z, arguments = self.prepare(np, *map(_read_only, bottom))
+            scale, arguments = self.prepared(np, map(_read_only, bottom))
             gradients = self._gradients(np, arguments, len(bottom))
-        scale = loss_weight * inverse(np, z)
+        scale *= loss_weight
         for index, gradient in gradients.items():
             if propagate_down[index]:
                 multiply(gradient, scale, bottom[index].diff)
@@ -120,10 +122,10 @@ class ArrayLossLayer(LossLayer):
             self.run_forward_cpu(bottom, top)
             return
         with backend.arrays_beside(top[0]):
-            z, arguments = self.prepare(backend.cupy, *map(backend.data, bottom))
+            scale, arguments = self.prepared(backend.cupy, map(backend.data, bottom))
             loss = self.loss(backend.cupy, *arguments)
             self.check_loss("loss", loss)
-            backend.data(top[0])[...] = loss * inverse(backend.cupy, z)
+            backend.data(top[0])[...] = loss * scale
 
     def backward_gpu(self, top: list, propagate_down: list, bottom: list) -> None:
         """The gradients by CuPy, times the loss weight, which is read on the GPU."""
@@ -135,8 +137,8 @@ class ArrayLossLayer(LossLayer):
             wanted = self.wanted_gradients(propagate_down, bottom, backend.clear_diff)
             if True not in wanted:
                 return
-            z, arguments = self.prepare(backend.cupy, *map(backend.data, bottom))
-            scale = (backend.diff(top[0]) * inverse(backend.cupy, z)).astype(backend.cupy.float32)
+            scale, arguments = self.prepared(backend.cupy, map(backend.data, bottom))
+            scale = (backend.diff(top[0]) * scale).astype(backend.cupy.float32)
             for index, gradient in self._gradients(backend.cupy, arguments, len(bottom)).items():
                 if wanted[index]:
                     backend.cupy.multiply(gradient, scale, out=backend.diff(bottom[index]))
@@ -144,30 +146,20 @@ class ArrayLossLayer(LossLayer):
     def reference(self, bottoms: list) -> tuple:
         """The formulas over float64."""
         self.kept = None
-        z, arguments = self.prepare(np, *[np.asarray(array, np.float64) for array in bottoms])
+        scale, arguments = self.prepared(np, [np.asarray(array, np.float64) for array in bottoms])
         gradients = self._gradients(np, arguments, len(bottoms))
-        scale = inverse(np, z)
         loss = float(self.loss(np, *arguments)) * scale
         self.kept = None  # of float64, and perhaps of other labels
         scaled = [multiply(gradients[index], scale) if index in gradients else None for index in range(len(bottoms))]
         return loss, scaled
 
-    def constant(self, xp: ModuleType, key: str) -> Any:
-        """The number or numbers of an option as a float64 array, which is copied to each GPU once.
-
-        Args:
-            xp: as for `loss`.
-            key: a key of OPTIONS whose value is a number, which gives an array of 0 axes, or a list of numbers.
-        """
-        place = None if xp is np else gpu.backend.device(), key
-        if place not in self._constants_of:
-            self._constants_of[place] = xp.asarray(getattr(self.options, key), xp.float64)
-        return self._constants_of[place]
-
-    def setup(self, bottom: Any, top: Any) -> None:
-        """As in `LossLayer`."""
-        super().setup(bottom, top)
-        self._constants_of = {}
+    def prepared(self, xp: ModuleType, arrays: Iterable) -> tuple:
+        """What `prepare` makes of the bottoms' arrays: 1/Z over all processes, 0 where Z is 0; and the arguments."""
+        z, arguments = self.prepare(xp, *arrays)
+        z = self.divisor(z)
+        if isinstance(z, (int, float)):
+            return (1 / float(z) if z else 0.0), arguments
+        return xp.where(z == 0, 0, 1 / xp.where(z == 0, 1, z)), arguments
 
     def _gradients(self, xp, arguments, count):
         """What `gradients` returns for a layer of `count` bottoms, a dict from the index of the bottom."""
@@ -203,13 +195,6 @@ class ArrayLossLayer(LossLayer):
 
     def _arguments(self):
         return ", ".join(self.bottom_names())
-
-
-def inverse(xp, z):
-    """1/Z, and 0 where Z is 0; `z` is a number, or an array without axes."""
-    if isinstance(z, (int, float)):
-        return 1 / float(z) if z else 0.0
-    return xp.where(z == 0, 0, 1 / xp.where(z == 0, 1, z))
 
 
 @quietly

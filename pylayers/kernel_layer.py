@@ -32,10 +32,12 @@ class KernelLossLayer(LossLayer):
 
     A field of ``struct Params`` that has the name of a bottom or a top gets the address of its data. A field
     ``<bottom>_diff`` gets that of its diff, and ``loss_weight`` that of the loss's diff. All are 0 for what is not
-    there or not wanted. ``scratch`` gets the layer's own memory on the GPU. A subclass gives the numbers in `plan`.
+    there or not wanted. ``scratch`` gets the layer's own memory on the GPU. A subclass gives the numbers in `plan`, and
+    those that change from launch to launch in `numbers`.
 
     Attributes:
         KERNELS: a `pylayers.runtime.kernels.Kernels`.
+        terms: what Z is made of, as `divisor` takes it, for the field ``normalizer``.
         NEEDS_FORWARD: whether ``backward`` takes something from scratch that ``forward`` has left there.
     """
 
@@ -45,6 +47,10 @@ class KernelLossLayer(LossLayer):
     def plan(self, processors):
         """The `Plan` for ``self.shapes`` and ``self.options`` on a GPU with that many multiprocessors."""
         raise NotImplementedError(f"{type(self).__name__} needs a method plan(self, processors)")
+
+    def numbers(self, kernel, bottom):
+        """The values of fields of Params for a launch of a kernel on those bottoms, a dict."""
+        return {"normalizer": self.divisor(self.terms)}
 
     def constant_pointers(self):
         """Addresses for fields of Params that no blob has: a dict. Called once for each GPU, which is current."""
@@ -96,7 +102,7 @@ class KernelLossLayer(LossLayer):
 
     def _launch(self, kernel, device, bottom, pointers):
         data = self._addresses(self.bottom_names(), bottom)
-        self.launcher(device).launch(kernel, {**data, **pointers})
+        self.launcher(device).launch(kernel, {**data, **pointers}, self.numbers(kernel, bottom))
         self._forward_ran = self._forward_ran or kernel == "forward"
 
     def launcher(self, device):

@@ -6,8 +6,8 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any, NoReturn
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple, NoReturn
 
 try:
     import caffe
@@ -22,10 +22,20 @@ except ModuleNotFoundError as error:
 import numpy as np
 
 from pylayers import params
-from pylayers.runtime import gpu
+from pylayers.runtime import gpu, reduction
 from pylayers.runtime.blobs import as_list, shape_of
 
 _FLT_MAX = float(np.finfo(np.float32).max)
+
+
+class Terms(NamedTuple):
+    """A number of terms that a loss is divided by: at least 1, which holds for the sum over all processes.
+
+    Attributes:
+        count: a number, or an array without axes.
+    """
+
+    count: Any
 
 
 class LossLayer(caffe.Layer):
@@ -173,6 +183,7 @@ class LossLayer(caffe.Layer):
         self.check_number("top", top, ("loss",), self.OPTIONAL_TOPS)
         self._constants = [index for index, name in enumerate(names[: len(bottom)]) if name in self.CONSTANTS]
         self._checked_shapes = self.kept = None
+        self._constants_of = {}
         self.options = self.read_options(self.param_str)
 
     def reshape(self, bottom: Any, top: Any) -> None:
@@ -260,6 +271,52 @@ class LossLayer(caffe.Layer):
                 clear(bottom[index])
                 wanted[index] = False
         return wanted
+
+    def constant(self, xp: ModuleType, key: str) -> Any:
+        """The number or numbers of an option as a float64 array, which is copied to each GPU once.
+
+        Args:
+            xp: as for `loss`.
+            key: a key of OPTIONS whose value is a number, which gives an array of 0 axes, or a list of numbers.
+        """
+        place = None if xp is np else gpu.backend.device(), key
+        if place not in self._constants_of:
+            self._constants_of[place] = xp.asarray(getattr(self.options, key), xp.float64)
+        return self._constants_of[place]
+
+    # Over the processes of a training. Each calls the same methods equally often, or they wait for each other forever.
+
+    def is_shared(self) -> bool:
+        """Whether other processes compute this loss over other parts of the batch, as for a training's TRAIN net."""
+        return reduction.ranks.count > 1 and getattr(self, "phase", caffe.TRAIN) == caffe.TRAIN
+
+    def over_ranks(self, numbers: Any) -> Any:
+        """The sum of numbers over the processes that share this loss: float64, on the host. Alone, the numbers."""
+        if not self.is_shared():
+            return numbers
+        total = np.array(numbers.get() if hasattr(numbers, "get") else numbers, np.float64)
+        reduction.ranks.add(total)
+        return total
+
+    def divisor(self, z: Any) -> Any:
+        """Z, for the loss that this process computes.
+
+        The processes' losses and gradients are averaged. So that the mean is that of the whole batch, Z is the sum of
+        the processes' Z, divided by their number.
+
+        Args:
+            z: a number, an array without axes, or `Terms`: that of this process's part of the batch.
+
+        Returns:
+            A number; alone, an array where `z` is one.
+        """
+        count = z.count if isinstance(z, Terms) else z
+        if self.is_shared():
+            count = float(self.over_ranks(count))
+            return (max(1.0, count) if isinstance(z, Terms) else count) / reduction.ranks.count
+        if not isinstance(z, Terms):
+            return z
+        return max(1, count) if isinstance(count, (int, float)) else count.clip(1)
 
     def check_loss(self, method: str, loss: Any) -> None:
         """Checks that what `method` returned is one number, which NumPy's assignment would not.

@@ -31,6 +31,9 @@ OTHERS = {
     *(
         "_forward",
         "_backward",
+        "_outputs",
+        "_blobs",
+        "_blob_loss_weights",
         "_layer_names",
         "_blob_names",
         "_bottom_ids",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pylayers.array_layer import ArrayLossLayer, inverse
+from pylayers.array_layer import ArrayLossLayer
 from pylayers.runtime import loops
 from pylayers.runtime.tiles import TILE, map_tiles, tiles
 
@@ -34,17 +34,17 @@ class LoopedLossLayer(ArrayLossLayer):
         """The loss by loops, or by NumPy."""
         if not self.loops:
             return super().forward_cpu(bottom, top)
-        z, arguments = self.prepare(np, *[blob.data for blob in bottom])
-        return float(self.loss_by_loops(*arguments)) * inverse(np, z)
+        scale, arguments = self.prepared(np, [blob.data for blob in bottom])
+        return float(self.loss_by_loops(*arguments)) * scale
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """The gradients by loops, or by NumPy."""
         if not self.loops:
             super().backward_cpu(loss_weight, propagate_down, bottom)
             return
-        z, arguments = self.prepare(np, *[blob.data for blob in bottom])
+        scale, arguments = self.prepared(np, [blob.data for blob in bottom])
         diffs = [blob.diff if wanted else None for blob, wanted in zip(bottom, propagate_down)]
-        self.write_by_loops(loss_weight * inverse(np, z), diffs, *arguments)
+        self.write_by_loops(loss_weight * scale, diffs, *arguments)
 
 
 def sum_elements(work, *arrays, size=TILE):

@@ -97,13 +97,16 @@ class Launcher:
         self._functions = {name: gpu.backend.function(self._device, self._kernels, variant, name) for name in NAMES}
         self.shapes = shapes
 
-    def launch(self, name, pointers):
+    def launch(self, name, pointers, numbers):
         """Starts a kernel.
 
         Args:
             name: "forward" or "backward".
             pointers: a dict from fields of Params to the addresses of this launch; those that are left out become 0.
+            numbers: a dict from fields of Params to numbers; those that are left out stay as they are.
         """
+        for field, number in numbers.items():
+            setattr(self._params, field, number)
         for field in self._changing:
             setattr(self._params, field, pointers.get(field))
         address = ctypes.addressof(self._argument)

@@ -6,8 +6,8 @@ import os
 import sys
 
 import pylayers
-from pylayers.errors import UserError, first_line, system_message
-from pylayers.tools import arguments, report
+from pylayers.errors import UserError, system_message
+from pylayers.tools import arguments, device, report
 
 # The command, its module in `pylayers.tools`, and whether it needs Caffe to run. None needs it for its help.
 COMMANDS = (
@@ -17,7 +17,7 @@ COMMANDS = (
     ("doctor", "doctor", False),
     ("plot-log", "plot_log", False),
     ("class-weights", "class_weights", True),
-    ("train", "train", True),
+    ("train", "train", False),  # it imports Caffe itself, when it knows how many threads there may be
 )
 
 
@@ -37,7 +37,7 @@ def main(command_line=None):
         options = parser().parse_args(command_line)
         name += f" {options.command}"
         if options.needs_caffe:
-            _import_caffe()
+            device.import_caffe()
         status = options.run(options)
     except UserError as error:
         mistake = str(error)
@@ -67,11 +67,3 @@ def parser():
         command.add_arguments(added)
         added.set_defaults(run=command.run, needs_caffe=needs_caffe)
     return found
-
-
-def _import_caffe():
-    try:
-        importlib.import_module("caffe")
-    except Exception as error:  # whatever a broken Caffe raises
-        message = f"cannot import Caffe ({first_line(error)}); pylayers doctor says what is wrong with it"
-        raise UserError(message) from None

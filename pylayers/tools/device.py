@@ -1,9 +1,21 @@
 """Caffe on the device that a command's ``--device`` names."""
 
-import caffe
+import importlib
 
-from pylayers.errors import UserError
-from pylayers.runtime import blobs
+from pylayers.errors import UserError, first_line
+
+
+def import_caffe():
+    """Imports Caffe.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        importlib.import_module("caffe")
+    except Exception as error:  # whatever a broken Caffe raises
+        message = f"cannot import Caffe ({first_line(error)}); pylayers doctor says what is wrong with it"
+        raise UserError(message) from None
 
 
 def use(device):
@@ -15,6 +27,10 @@ def use(device):
     Raises:
         UserError: this Caffe has no GPU mode.
     """
+    import caffe
+
+    from pylayers.runtime import blobs
+
     if device == "cpu":
         caffe.set_mode_cpu()
         return

@@ -2,17 +2,16 @@
 
 import os
 import signal
-import sys
 import traceback
 
 from pylayers.errors import UserError
-from pylayers.tools import arguments
+from pylayers.tools import arguments, device
 
 HELP = "train a net as caffe train does, with mpirun in several processes"
 EXAMPLE = """\
 example:
   pylayers train --solver solver.prototxt
-  mpirun -n 4 pylayers train --solver solver.prototxt
+  mpirun -n 4 --bind-to none pylayers train --solver solver.prototxt
 
 Options and log are those of caffe train. With mpirun each process takes its own part of the data, and the processes'
 gradients are averaged: 4 processes with a batch of 16 take steps as one with a batch of 64. To mpirun's processes
@@ -27,13 +26,29 @@ def add_arguments(parser):
     start.add_argument("--snapshot", metavar="FILE", help="go on from this .solverstate")
     start.add_argument("--weights", metavar="FILE[,FILE]", help="begin with the parameters of these .caffemodel files")
     parser.add_argument(
-        "--gpu", type=arguments.gpus, metavar="N[,N]", help="the GPU; with mpirun that of each local rank"
+        "--gpu",
+        type=gpus,
+        metavar="N[,N]",
+        help="the GPU; of several processes on a host one each, or local: 0, 1, ...",
     )
     parser.add_argument("--level", type=int, default=0, metavar="N", help="the net's level; default: 0")
     parser.add_argument("--stage", metavar="NAME[,NAME]", help="the net's stages")
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
         option = f"--{name}_effect"
         parser.add_argument(option, choices=EFFECTS, default=default, help=f"of {name.upper()}; default: {default}")
+    for option, what in {
+        "--restart-data": "after --snapshot begin the data anew, as caffe train does",
+        "--allow-nan": "go on where the loss is NaN",
+        "--same-data": "several processes may read the same rows",
+        "--local-normalizer": "divide each process's losses by its own Z, as Caffe's own layers do",
+        "--timing": "say at the end what the processes have sent each other, layer by layer",
+    }.items():
+        parser.add_argument(option, action="store_true", help=what)
+
+
+def gpus(text):
+    """GPU numbers as `caffe train --gpu` takes them, or "local"."""
+    return text if text == "local" else arguments.gpus(text)
 
 
 def run(options):
@@ -51,24 +66,61 @@ def run(options):
     from pylayers.train import ranks as all_ranks
 
     ranks = all_ranks.find()
+    # Before Caffe is imported, as BLAS reads it then.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks.local_count)))
     try:
         return _train(options, ranks)
     except UserError as error:
         if ranks.count == 1:
             raise
-        print(f"pylayers train: {error}", file=sys.stderr)
-        ranks.fail(2)
+        ranks.fail(2, f"pylayers train: {error}")
     except BaseException:
         if ranks.count == 1:
             raise
-        traceback.print_exc()
-        ranks.fail(1)
+        ranks.fail(1, traceback.format_exc().rstrip())
 
 
 def _train(options, ranks):
+    device.import_caffe()
     import caffe
 
-    from pylayers.train import loop, snapshots, solver
+    from pylayers.runtime import reduction
+    from pylayers.train import agreement, data, loop, solver
+    from pylayers.train.notes import notes
+
+    param = _solver_parameter(options)
+    nets = solver.nets(param)
+    for net in nets:
+        data.check_files(net.layer, ranks)
+    caffe.init_log(0, True)
+    options.is_gpu = _choose_device(options, param, ranks)
+    if ranks.count > 1:
+        caffe.set_solver_count(ranks.count)
+        caffe.set_solver_rank(ranks.number)
+        caffe.set_multiprocess(True)
+        if not options.local_normalizer:
+            reduction.ranks = ranks
+    signals = Signals(options, loop.REQUESTS)
+    made = solver.make(param)
+    agreement.check(made, param, ranks)
+    if ranks.count > 1 and not options.same_data:
+        data.check_dealt(made.net, ranks)
+    for note in notes(nets[0].layer, ranks, options.local_normalizer):
+        if ranks.number == 0:
+            caffe.log(note)
+    if options.snapshot:
+        made.restore(options.snapshot)
+        if not options.restart_data:
+            data.Position(made, param, nets, ranks).go_to(made.iter)
+            if ranks.count > 1 and ranks.number == 0:
+                caffe.log(f"The data go on as after {made.iter} iterations of {ranks.count} processes")
+    loop.Training(made, param, nets[0].name, ranks, signals.take, options).run()
+    return 0
+
+
+def _solver_parameter(options):
+    """The solver's prototxt with the command's options."""
+    from pylayers.train import snapshots, solver
 
     param = solver.read(options.solver)
     for path in (options.snapshot, *(options.weights or "").split(",")):
@@ -81,37 +133,33 @@ def _train(options, ranks):
         param.weights.extend([options.weights] if options.weights else [])
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stage.split(",") if options.stage else [])
-    caffe.init_log(0, True)
-    _choose_device(options, param, ranks)
-    if ranks.count > 1:
-        caffe.set_solver_count(ranks.count)
-        caffe.set_solver_rank(ranks.number)
-        caffe.set_multiprocess(True)
-    signals = Signals(options, loop.REQUESTS)
-    made = solver.make(param)
-    if options.snapshot:
-        made.restore(options.snapshot)
-    loop.Training(made, param, ranks, signals.take).run()
-    return 0
+    return param
 
 
 def _choose_device(options, param, ranks):
+    """Puts Caffe into the mode that is asked for; says whether it is that of a GPU."""
     import caffe
 
-    gpus = options.gpu
-    if gpus is None and param.HasField("solver_mode") and param.solver_mode == param.GPU:
-        gpus = str(param.device_id)
-    if gpus is None:
+    from pylayers.runtime import blobs
+
+    chosen = options.gpu
+    if chosen is None and param.HasField("solver_mode") and param.solver_mode == param.GPU:
+        chosen = str(param.device_id)
+    if chosen is None:
         caffe.set_mode_cpu()
-        return
-    numbers = gpus.split(",")
-    if len(numbers) > ranks.count or "all" in numbers:
+        return False
+    numbers = list(range(ranks.local_count)) if chosen == "local" else chosen.split(",")
+    if len(numbers) != ranks.local_count or "all" in numbers:
         raise UserError(
-            f"--gpu {gpus} with {ranks.count} process{'es' if ranks.count > 1 else ''}: each process has one GPU; "
-            f"mpirun -n {max(2, len(numbers))} pylayers train --gpu {gpus} ... starts as many"
+            f"--gpu {chosen} with {ranks.local_count} process{'es' if ranks.local_count > 1 else ''} on {ranks.host}: "
+            f"each has one GPU; mpirun -n {len(numbers)} pylayers train --gpu {chosen} ... starts as many, and --gpu "
+            "local gives each its own"
         )
-    caffe.set_device(int(numbers[ranks.number % len(numbers)]))
+    if not blobs.CUDA_BUILD:
+        raise UserError("this Caffe is built for the CPU alone; --gpu needs one that is built with CUDA")
+    caffe.set_device(int(numbers[ranks.local_number]))
     caffe.set_mode_gpu()
+    return True
 
 
 class Signals:

@@ -1,183 +1,174 @@
 """The loop of `Solver::Solve`, with display, tests and snapshots, over one rank or several."""
 
-import time
+import sys
 
-import caffe
 import numpy as np
 
-from pylayers.train import snapshots
-from pylayers.train.solver import net_name, parameters
+from pylayers.errors import UserError
+from pylayers.train import data, gradients, snapshots
+from pylayers.train.display import Display
+from pylayers.train.losses import Smoothed, first_nan, forward, outputs, total_loss
+from pylayers.train.testing import Test
 
-# What a signal asks for; of several ranks' requests the largest counts.
+# What a signal asks for; of several ranks' requests the most urgent counts.
 REQUESTS = ("none", "snapshot", "stop")
-SNAPSHOT, STOP = map(REQUESTS.index, REQUESTS[1:])
+NONE, SNAPSHOT, STOP = range(len(REQUESTS))
 
 
 class Training:
     """One training of a solver.
 
-    The ranks' gradients are averaged before each update. So N ranks with a batch of B train as one with a batch of N·B
-    where each rank's loss is the mean over as many terms as on the others.
+    The ranks' gradients are averaged before each update, and the kit's losses are divided by Z of all ranks. So N ranks
+    with a batch of B train as one with a batch of N·B.
     """
 
-    def __init__(self, solver, param, ranks, signals):
+    def __init__(self, solver, param, name, ranks, signals, options):
         """Prepares it.
 
         Args:
             solver: a solver of `solver.make`, restored where it goes on from a snapshot.
             param: the SolverParameter that the user wrote.
+            name: of the train net.
             ranks: a `Ranks`.
             signals: a function that gives what signals have asked for since it was called last: an index of REQUESTS.
+            options: an object with ``is_gpu``, ``same_data``, ``allow_nan`` and ``timing``, all bools.
         """
         self._solver, self._net, self._param, self._ranks, self._signals = solver, solver.net, param, ranks, signals
-        self._parameters = parameters(solver.net)
-        self._start = solver.iter
-        self._losses, self._smoothed = [], np.float32(0)
+        self._name, self._options, self._start = name, options, solver.iter
+        self._display = Display(param, ranks, solver.iter)
+        self._smoothed = Smoothed(param.average_loss, solver.iter)
+        self._tests = [Test(net, count, ranks) for net, count in zip(solver.test_nets, param.test_iter)]
         self._pass_losses = []
-        self._shown = (solver.iter, time.monotonic())
-        self._stopped = False
-        for blob in self._parameters:
-            ranks.share(blob.data)
+        self._asked, self._last_snapshot = NONE, ""
+        self._average = gradients.start(solver, ranks, options.is_gpu)
         if param.iter_size > 1:
             last = len(solver.net.layers) - 1
             solver.net.after_forward(lambda layer: self._note_pass() if layer == last else None)
         solver.add_callback(self._pass_losses.clear, self._have_gradients)
 
     def run(self):
-        """Trains up to max_iter, or until a signal stops it; logs what Caffe does."""
-        param, solver = self._param, self._solver
-        self._say(f"Solving {net_name(param)}")
-        self._say(f"Learning Rate Policy: {param.lr_policy}")
-        while solver.iter < param.max_iter and not self._stopped:
+        """Trains up to max_iter, or until a signal stops it; logs what Caffe does.
+
+        Raises:
+            UserError: the loss is NaN, or ranks get the same data.
+        """
+        try:
+            self._run()
+        except Exception:
+            if self._last_snapshot:
+                print(f"The last whole snapshot is {self._last_snapshot}", file=sys.stderr)
+            raise
+
+    def _run(self):
+        param, solver, say = self._param, self._solver, self._display.say
+        say(f"Solving {self._name}")
+        say(f"Learning Rate Policy: {param.lr_policy}")
+        while solver.iter < param.max_iter and self._asked != STOP:
             if self._is_due(param.test_interval) and (solver.iter or param.test_initialization):
                 self._test_all()
-                if self._stopped:
+                if self._asked == STOP:
                     break
             solver.step(1)
-            asked = self._ranks.most_urgent(self._signals())
-            if self._is_due(param.snapshot) or asked == SNAPSHOT:
+            if self._is_due(param.snapshot) or self._asked == SNAPSHOT:
                 self._snapshot()
-            self._stopped = asked == STOP
         if param.snapshot_after_train and not self._is_due(param.snapshot):
             self._snapshot()
-        if self._stopped:
-            self._say("Optimization stopped early.")
+        self._display.traffic(solver.iter, list(self._net._layer_names) if self._options.timing else [])
+        if self._asked == STOP:
+            say("Optimization stopped early.")
             return
         if self._is_due(param.display):
-            self._net.forward()
-            self._smooth(self._mean(total_loss(self._net)))
-            self._say(f"Iteration {solver.iter}, loss = {self._smoothed:g}")
+            forward(self._net)
+            loss, _ = self._over_ranks(total_loss(self._net))
+            self._smoothed.add(loss, solver.iter)
+            say(f"Iteration {solver.iter}, loss = {self._smoothed.value:g}")
         if self._is_due(param.test_interval):
             self._test_all()
-        self._say("Optimization Done.")
+        say("Optimization Done.")
 
     def _is_due(self, interval):
         return interval > 0 and self._solver.iter % interval == 0
 
-    def _say(self, text):
-        if self._ranks.number == 0:
-            caffe.log(text)
-
-    def _mean(self, loss):
+    def _over_ranks(self, loss=0.0):
+        """The mean of the ranks' losses, and the most urgent of what signals have asked of them, by one sum."""
+        asked = self._signals()
         if self._ranks.count == 1:
-            return loss
-        total = np.array([loss], np.float64)
-        self._ranks.add(total)
-        return np.float32(total[0] / self._ranks.count)
+            return loss, asked
+        sums = np.zeros(1 + len(REQUESTS))
+        sums[0], sums[1 + asked] = loss, 1
+        self._ranks.add(sums, "losses")
+        return np.float32(sums[0] / self._ranks.count), int(np.flatnonzero(sums[1:])[-1])
 
     def _note_pass(self):
-        self._pass_losses.append(total_loss(self._net))
+        loss = total_loss(self._net)
+        if np.isnan(loss) and not self._options.allow_nan:
+            raise UserError(
+                f"the loss is NaN in iteration {self._solver.iter}: {first_nan(self._net)}; --allow-nan goes on"
+            )
+        self._pass_losses.append(loss)
 
     def _have_gradients(self):
         """Called by Caffe between backward and the update."""
-        if self._ranks.count > 1:
-            for blob in self._parameters:
-                diff = blob.diff
-                self._ranks.add(diff)
-                diff *= np.float32(1 / self._ranks.count)
+        iteration = self._solver.iter
+        if iteration == self._start and self._ranks.count > 1 and not self._options.same_data:
+            data.check_first_batch(self._net, self._ranks)
+        if not self._pass_losses:
+            self._note_pass()
+        if self._average:
+            self._average()
+        loss = np.float32(0)
+        for each in self._pass_losses:
+            loss += each
+        loss, self._asked = self._over_ranks(loss / np.float32(len(self._pass_losses)))
         is_shown = self._is_due(self._param.display)
         if is_shown or self._param.average_loss > 1:
-            if not self._pass_losses:
-                self._note_pass()
-            loss = np.float32(0)
-            for each in self._pass_losses:
-                loss += each
-            self._smooth(self._mean(loss / np.float32(len(self._pass_losses))))
+            self._smoothed.add(loss, iteration)
         if is_shown:
-            self._show()
+            self._display.iteration(iteration, self._smoothed.value, self._outputs(), self._solver.lr)
+        self._display.progress(iteration, loss, self._solver.lr)
 
-    def _smooth(self, loss):
-        """As Solver::UpdateSmoothedLoss."""
-        window = self._param.average_loss
-        if len(self._losses) < window:
-            self._losses.append(loss)
-            size = np.float32(len(self._losses))
-            self._smoothed = (self._smoothed * (size - 1) + loss) / size
-        else:
-            index = (self._solver.iter - self._start) % window
-            self._smoothed += (loss - self._losses[index]) / np.float32(window)
-            self._losses[index] = loss
-
-    def _show(self):
-        iteration, now = self._solver.iter, time.monotonic()
-        lapse = now - self._shown[1]
-        speed = (iteration - self._shown[0]) / (lapse or 1)
-        self._shown = iteration, now
-        timing = f"({speed:g} iter/s, {lapse:g}s/{self._param.display} iters)"
-        self._say(f"Iteration {iteration} {timing}, loss = {self._smoothed:g}")
-        self._show_outputs("Train", self._net, [self._net.blobs[name].data for name in self._net.outputs])
-        self._say(f"Iteration {iteration}, lr = {self._solver.lr:g}")
-
-    def _show_outputs(self, phase, net, outputs):
-        number = 0
-        for name, values in zip(net.outputs, outputs):
-            weight = net.blob_loss_weights[name]
-            for value in np.ravel(values):
-                loss = f" (* {weight:g} = {np.float32(weight) * value:g} loss)" if weight else ""
-                self._say(f"    {phase} net output #{number}: {name} = {value:g}{loss}")
-                number += 1
+    def _outputs(self):
+        found = outputs(self._net)
+        if self._ranks.count == 1:
+            return found
+        means = []
+        for name, weight, values in found:
+            total = values.copy()
+            self._ranks.add(total, "display")
+            means.append((name, weight, total / self._ranks.count))
+        return means
 
     def _test_all(self):
-        """As Solver::TestAll, on rank 0, while the others wait."""
-        for number, net in enumerate(self._solver.test_nets):
-            if self._ranks.number == 0 and not self._stopped:
-                self._test(number, net)
-        self._stopped = bool(self._ranks.most_urgent(int(self._stopped)))
-
-    def _test(self, number, net):
-        self._say(f"Iteration {self._solver.iter}, Testing net (#{number})")
-        net.share_with(self._net)
-        count = self._param.test_iter[number]
-        sums, loss = None, np.float32(0)
-        for _ in range(count):
-            asked = self._signals()
-            if asked == SNAPSHOT:
-                self._snapshot()
-            self._stopped = asked == STOP
-            if self._stopped:
-                self._say("Test interrupted.")
+        """As Solver::TestAll."""
+        self._average_batch_norm()
+        for number, (test, net) in enumerate(zip(self._tests, self._solver.test_nets)):
+            self._display.say(f"Iteration {self._solver.iter}, Testing net (#{number})")
+            net.share_with(self._net)
+            found = test.run(self._is_stopped)
+            if found is None:
+                self._display.say("Test interrupted.")
                 return
-            net.forward()
-            loss += total_loss(net)
-            outputs = [net.blobs[name].data.copy() for name in net.outputs]
-            sums = outputs if sums is None else [total + each for total, each in zip(sums, outputs)]
-        if self._param.test_compute_loss:
-            self._say(f"Test loss: {loss / np.float32(count):g}")
-        self._show_outputs("Test", net, [total / np.float32(count) for total in sums or []])
+            loss, means = found
+            if self._param.test_compute_loss:
+                self._display.say(f"Test loss: {loss:g}")
+            self._display.outputs("Test", means)
+
+    def _is_stopped(self):
+        _, self._asked = self._over_ranks()
+        if self._asked == SNAPSHOT:
+            self._snapshot()
+        return self._asked == STOP
 
     def _snapshot(self):
-        if self._ranks.number == 0:
-            snapshots.save(self._solver, self._param)
+        self._average_batch_norm()
+        name = snapshots.save(self._solver, self._param) if self._ranks.number == 0 else ""
+        self._last_snapshot = self._ranks.gather(name)[0]
 
-
-def total_loss(net):
-    """The sum of a net's losses, each times its loss weight, as Net::Forward adds them up."""
-    total = np.float32(0)
-    for tops in net.top_names.values():
-        for top in tops:
-            weight = net.blob_loss_weights[top]
-            if weight:
-                total += np.float32(
-                    np.dot(net.blobs[top].data.ravel(), np.full(net.blobs[top].count, weight, np.float32))
-                )
-    return total
+    def _average_batch_norm(self):
+        """Each rank's running sums are those of its own batches, until a test or a snapshot wants one net."""
+        if self._ranks.count == 1:
+            return
+        for name, layer in zip(self._net._layer_names, self._net.layers):
+            for blob in layer.blobs if layer.type == "BatchNorm" else ():
+                self._ranks.add(blob.data, name)
+                blob.data[...] /= self._ranks.count

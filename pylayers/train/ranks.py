@@ -1,64 +1,93 @@
 """The processes that train one net together: this one alone, or those that mpirun or srun has started."""
 
+import collections
 import os
 import socket
 import sys
+import time
 
 import numpy as np
 
 from pylayers.errors import UserError
+from pylayers.runtime.reduction import OneRank
 
 # What launchers tell each process of their number: Open MPI's, MPICH's and Intel's, Slurm's.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 
 
-class Ranks:
-    """One process, the only one."""
+class Ranks(OneRank):
+    """One process, the only one.
 
-    number, count = 0, 1
+    Attributes:
+        number: of this process, from 0.
+        count: of all processes.
+        local_number: of this process among those of its host.
+        local_count: the number of those.
+        host: the host's name.
+        traffic: for each purpose what was sent: calls, bytes and seconds.
+    """
 
-    def add(self, array):
+    local_number, local_count = 0, 1
+
+    def __init__(self):
+        self.host = socket.gethostname()
+        self.traffic = collections.defaultdict(lambda: np.zeros(3))
+
+    def add(self, array, purpose="losses"):
         """Sums an array over all ranks, in place."""
 
     def share(self, array):
         """Gives all ranks rank 0's numbers, in place."""
 
-    def most_urgent(self, request):
-        """The largest of the ranks' requests, which are whole numbers."""
-        return request
+    def gather(self, value):
+        """What each rank gives, a list on every rank."""
+        return [value]
 
-    def fail(self, status):
-        """Ends this process, and all others with it."""
+    def name(self, number=None):
+        """This rank, or another, as messages name it."""
+        return f"rank {self.number if number is None else number} of {self.count}"
+
+    def raise_alike(self, error):
+        """Raises an error that all ranks have found, on rank 0 alone; the others wait for the end that it brings."""
+        if self.number:
+            self.gather(None)
+        raise error
+
+    def fail(self, status, message):
+        """Says what went wrong, and ends this process, and all others with it."""
+        print(message, file=sys.stderr, flush=True)
         sys.exit(status)
 
 
 class MpiRanks(Ranks):
     """One of the processes of an MPI communicator."""
 
-    def __init__(self, communicator, in_place):
-        """Takes mpi4py's communicator and its constant IN_PLACE."""
-        self._communicator, self._in_place = communicator, in_place
-        self.number, self.count = communicator.Get_rank(), communicator.Get_size()
+    def __init__(self, mpi):
+        """Takes mpi4py's module MPI."""
+        super().__init__()
+        self._mpi, self._communicator = mpi, mpi.COMM_WORLD
+        self.number, self.count = self._communicator.Get_rank(), self._communicator.Get_size()
+        local = self._communicator.Split_type(mpi.COMM_TYPE_SHARED)
+        self.local_number, self.local_count = local.Get_rank(), local.Get_size()
+        local.Free()
 
-    def add(self, array):
+    def add(self, array, purpose="losses"):
         """Sums an array over all ranks, in place."""
-        self._communicator.Allreduce(self._in_place, array)
+        start = time.perf_counter()
+        self._communicator.Allreduce(self._mpi.IN_PLACE, array)
+        self.traffic[purpose] += 1, array.nbytes, time.perf_counter() - start
 
     def share(self, array):
         """Gives all ranks rank 0's numbers, in place."""
         self._communicator.Bcast(array)
 
-    def most_urgent(self, request):
-        """The largest of the ranks' requests, which are whole numbers."""
-        found = np.zeros(self.count, np.int32)
-        found[self.number] = request
-        self.add(found)
-        return int(found.max())
+    def gather(self, value):
+        """What each rank gives, a list on every rank."""
+        return self._communicator.allgather(value)
 
-    def fail(self, status):
-        """Ends all processes, and says which rank began it."""
-        print(f"rank {self.number} of {self.count} on {socket.gethostname()} ends the training", file=sys.stderr)
-        sys.stderr.flush()
+    def fail(self, status, message):
+        """Says what went wrong, on which rank, and ends all processes."""
+        print(f"{message}\n{self.name()} on {self.host} ends the training", file=sys.stderr, flush=True)
         self._communicator.Abort(status)
 
 
@@ -78,4 +107,10 @@ def find():
             f"{count} processes were started, and this Python has no MPI to join them ({error}); "
             "pip install 'pylayers[mpi]'"
         ) from None
-    return MpiRanks(MPI.COMM_WORLD, MPI.IN_PLACE)
+    found = MpiRanks(MPI)
+    if found.count != count:
+        raise UserError(
+            f"{count} processes were started, and mpi4py finds {found.count}: it belongs to another MPI than the "
+            "launcher; pip install --no-binary mpi4py mpi4py builds it for the one that is loaded"
+        )
+    return found

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 
 import caffe
 from caffe.proto import caffe_pb2
@@ -28,14 +29,25 @@ def check(param):
 
 
 def save(solver, param):
-    """Saves the parameters and the solver's state."""
+    """Saves the parameters and the solver's state.
+
+    Returns:
+        The path of the .solverstate.
+
+    Raises:
+        UserError: the disk has no room for them, or has cut off what Caffe wrote.
+    """
     end = ".h5" if param.snapshot_format == caffe_pb2.SolverParameter.HDF5 else ""
     part = f"{solvers.part_prefix(param.snapshot_prefix)}_iter_{solver.iter}"
     model, state = (
         f"{param.snapshot_prefix}_iter_{solver.iter}{kind}{end}" for kind in (".caffemodel", ".solverstate")
     )
+    size = 4 * sum(blob.count for blob in solvers.parameters(solver.net))
+    _check_room(part, size * (2 + (param.type in ("AdaDelta", "Adam"))))
     try:
         solver.snapshot()
+        if os.path.getsize(f"{part}.caffemodel{end}") < size:
+            raise UserError(f"{part}.caffemodel{end} was cut off: is the disk full?")
         (_name_model_hdf5 if end else _name_model)(f"{part}.solverstate{end}", model)
         os.replace(f"{part}.caffemodel{end}", model)
         os.replace(f"{part}.solverstate{end}", state)
@@ -44,6 +56,15 @@ def save(solver, param):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(f"{part}{kind}{end}")
     caffe.log(f"Snapshot {model} and {state} are whole")
+    return state
+
+
+def _check_room(path, size):
+    """Caffe would end the process in the middle of a file."""
+    folder = os.path.dirname(path) or "."
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(f"no room for a snapshot in {folder}: it takes {size} bytes, and {free} are free")
 
 
 def _name_model(path, model):

@@ -8,6 +8,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from pylayers.caffe_nets.build import written
+from pylayers.caffe_nets.read import included
 from pylayers.caffe_nets.text import read_text
 from pylayers.errors import UserError
 
@@ -32,14 +33,40 @@ def read(path):
     return param
 
 
-def net_name(param):
-    """The name of the net that a SolverParameter trains, as its prototxt has it."""
-    path = param.train_net or param.net
-    if not path:
-        return (param.train_net_param if param.HasField("train_net_param") else param.net_param).name
+def nets(param):
+    """The train net and the test nets of a SolverParameter, as Solver::InitTrainNet and InitTestNets find them.
+
+    Returns:
+        NetParameters, the train net first, each with the layers of its phase. One in the old format has none.
+
+    Raises:
+        UserError: a file cannot be read, or is no net.
+    """
+    generic = _read_net(param.net) if param.net else param.net_param
+    own = param.train_net_param if param.HasField("train_net_param") else generic
+    tests = [*param.test_net_param, *map(_read_net, param.test_net)]
+    tests += [generic] * (len(param.test_iter) - len(tests))
+    states = [*param.test_state] or [caffe_pb2.NetState()] * len(tests)
+    found = [_of_phase(_read_net(param.train_net) if param.train_net else own, caffe.TRAIN, param.train_state)]
+    return found + [_of_phase(net, caffe.TEST, state) for net, state in zip(tests, states)]
+
+
+def _read_net(path):
     net = caffe_pb2.NetParameter()
-    text_format.Parse(read_text(path), net)
-    return net.name
+    try:
+        text_format.Parse(read_text(path), net)
+    except text_format.ParseError as error:
+        raise UserError(f"{path} is not a net: {error}") from None
+    return net
+
+
+def _of_phase(param, phase, state):
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(param)
+    net.state.MergeFrom(state)
+    del net.layer[:]
+    net.layer.extend(layer for layer in param.layer if included(layer, net.state, phase))
+    return net
 
 
 def part_prefix(prefix):

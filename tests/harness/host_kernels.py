@@ -41,7 +41,7 @@ def library(source, macros):
     options = ["-std=c++14", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
     options += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *(f"-D{name}={value}" for name, value in macros), *FLAGS]
     subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
-    found = ctypes.CDLL(path.with_suffix(".so"))
+    found = ctypes.PyDLL(path.with_suffix(".so"))  # one launch at a time
     found.params_size.restype = ctypes.c_size_t
     for kernel in kernels.NAMES:
         getattr(found, f"launch_{kernel}").restype = ctypes.c_bool

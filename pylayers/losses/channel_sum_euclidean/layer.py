@@ -7,7 +7,7 @@ import numpy as np
 
 from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses.channel_sum_euclidean import formula
-from pylayers.losses.normalization import OF_ELEMENTS, normalizer
+from pylayers.losses.normalization import OF_ELEMENTS, counted_terms
 from pylayers.params import Integer
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import block_shape, blocks_for, segments_of, wide
@@ -82,10 +82,14 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         ]
         (outer, channels, inner), (_, target_channels, _) = self._shapes_3d
         self._tiles = tiles_of(outer, inner, depth=max(channels, target_channels))
-        self._normalizer = normalizer(self.options.normalization, self.shapes[0][0], outer * inner)
+        self.terms = counted_terms(self.options.normalization, self.shapes[0][0], outer * inner)
 
     def forward_cpu(self, bottom, top):
         """Returns E = 1/Z · Σ (s(pred) − s(target))² / 2, added in float64, and keeps the residuals for backward."""
+        return self._keep_residuals(bottom) / self.divisor(self.terms)
+
+    def _keep_residuals(self, bottom):
+        """Keeps s(pred) − s(target), and returns half the sum of its squares."""
         pred, target = self._as_3d([blob.data for blob in bottom])
         residual = np.empty(self._shapes_3d[0][::2], np.float32)
 
@@ -101,13 +105,13 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
 
         total = sum(map_tiles(by_loops if self._loops else by_formula, self._tiles))
         self.kept = residual
-        return total / self._normalizer
+        return total
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """Writes g · (s(pred) − s(target)) / Z for each summed element of pred, its negative for those of target."""
         if self.kept is None:
-            self.forward_cpu(bottom, ())
-        scale = loss_weight / self._normalizer
+            self._keep_residuals(bottom)
+        scale = loss_weight / self.divisor(self.terms)
         for index, factor in ((0, scale), (1, -scale)):
             if propagate_down[index]:
                 self._write_gradient(factor, bottom[index].diff.reshape(self._shapes_3d[index]))
@@ -126,12 +130,12 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
     @quietly
     def reference(self, bottoms):
         """Returns the loss and its gradients by the formula, in float64."""
-        residual = formula.residuals(np, *self._as_3d(bottoms), np.float64)
+        z, residual = self.divisor(self.terms), formula.residuals(np, *self._as_3d(bottoms), np.float64)
         gradients = [
-            formula.gradient(np, residual, sign / self._normalizer, channels, np.float64).reshape(shape)
+            formula.gradient(np, residual, sign / z, channels, np.float64).reshape(shape)
             for sign, (_, channels, _), shape in zip((1, -1), self._shapes_3d, self.shapes)
         ]
-        return formula.half_square_sum(np, residual) / self._normalizer, gradients
+        return formula.half_square_sum(np, residual) / z, gradients
 
     def _as_3d(self, arrays):
         """The bottoms' arrays as (outer, summed, inner)."""
@@ -152,7 +156,6 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 "inner": inner,
                 "pred_channels": pred_channels,
                 "target_channels": target_channels,
-                "normalizer": self._normalizer,
                 "rows": rows,
                 "segments": segments,
             },

@@ -6,6 +6,7 @@ from pylayers.losses import labels
 from pylayers.losses.dice import formula
 from pylayers.losses.looped import LoopedLossLayer
 from pylayers.params import Boolean, Choice, Integer, Number
+from pylayers.runtime import reduction
 from pylayers.runtime.tiles import map_tiles, quietly, tiles_of
 
 
@@ -108,7 +109,7 @@ class DiceLossLayer(LoopedLossLayer):
     def gradients(self, xp, scores, y):
         """Its gradient for the scores."""
         (p, r, t), fractions = self._parts(xp, scores, y)
-        slopes = self._in_mean(xp) * formula.slopes(xp, p, r, t, self.options.exponent, *fractions)
+        slopes = self._processes() * self._in_mean(xp) * formula.slopes(xp, p, r, t, self.options.exponent, *fractions)
         slopes = formula.through(xp, slopes, scores.astype(xp.float64), p, self.options.activation)
         return xp.where((y >= 0)[:, :, None], slopes, 0).reshape(self.shapes[0])
 
@@ -117,7 +118,17 @@ class DiceLossLayer(LoopedLossLayer):
         t = formula.targets(xp, y, self._shape[2])
         p, r = formula.probabilities(xp, scores.astype(xp.float64), y, t, self.options.activation)
         sums = formula.sums(xp, p, r, t, self.options.exponent)
-        return (p, r, t), formula.fractions(xp, *sums, self.options.smooth)
+        return (p, r, t), self._fractions(xp, sums)
+
+    def _fractions(self, xp, sums):
+        """1 − D, D and B of each class, from the sums of all processes where those are sums over the batch."""
+        if not self.options.per_item:
+            sums = xp.asarray(self.over_ranks(sums))
+        return formula.fractions(xp, *sums, self.options.smooth)
+
+    def _processes(self):
+        """What makes of the mean of the processes' gradients their sum, where all have one loss, of all sums."""
+        return reduction.ranks.count if self.is_shared() and not self.options.per_item else 1
 
     def _in_mean(self, xp):
         """1 for each class in the mean, and 0 for the background."""
@@ -126,7 +137,11 @@ class DiceLossLayer(LoopedLossLayer):
 
     @quietly
     def loss_by_loops(self, scores, y):
-        """The loss by one pass over memory; keeps 1 − D, D and B of each class."""
+        """The loss by one pass over memory; keeps the sums."""
+        self.kept = self._sums_by_loops(scores, y)
+        return np.sum(self._fractions(np, self.kept)[0] * self._in_mean(np)[:, 0])
+
+    def _sums_by_loops(self, scores, y):
         x, y, rows, forms = self._for_loops(scores, y)
         add = self.loops.add_classes if self.options.activation == "SOFTMAX" else self.loops.add_scores
 
@@ -139,19 +154,17 @@ class DiceLossLayer(LoopedLossLayer):
         sums = np.zeros((3, self._shape[0], x.shape[1]))
         for first, found in map_tiles(work, self._tiles(x)):
             sums[:, first : first + found.shape[1]] += found
-        self.kept = formula.fractions(np, *sums, self.options.smooth)
-        return np.sum(self.kept[0] * self._in_mean(np)[:, 0])
+        return sums
 
     @quietly
     def write_by_loops(self, scale, diffs, scores, y):
         """The gradient by one pass over memory."""
-        if self.kept is None:
-            self.loss_by_loops(scores, y)
-        lost, kept, below = self.kept
+        sums = self._sums_by_loops(scores, y) if self.kept is None else self.kept
+        lost, kept, below = self._fractions(np, sums)
         x, y, rows, forms = self._for_loops(scores, y)
         is_copy = not np.may_share_memory(x, scores)
         out = np.empty_like(x) if is_copy else diffs[0].reshape(x.shape)
-        arrays = x, y, *forms, lost, kept, scale * self._in_mean(np)[:, 0] / below, out, rows
+        arrays = x, y, *forms, lost, kept, self._processes() * scale * self._in_mean(np)[:, 0] / below, out, rows
         write = self.loops.write_classes if self.options.activation == "SOFTMAX" else self.loops.write_scores
         map_tiles(lambda tile: write(*arrays, *tile), self._tiles(x))
         if is_copy:

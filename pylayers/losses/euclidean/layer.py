@@ -7,7 +7,7 @@ import numpy as np
 
 from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses.euclidean import formula
-from pylayers.losses.normalization import OF_ELEMENTS, normalizer
+from pylayers.losses.normalization import OF_ELEMENTS, counted_terms
 from pylayers.runtime import loops
 from pylayers.runtime.geometry import blocks_for, wide
 from pylayers.runtime.kernels import Kernels
@@ -67,7 +67,7 @@ class EuclideanLossLayer(KernelLossLayer):
         self.check_same_count(1, like=0)
         self.check_weight(2, like=0)
         num, count = self.shapes[0][0], math.prod(self.shapes[0])
-        self._normalizer = normalizer(self.options.normalization, num, count)
+        self.terms = counted_terms(self.options.normalization, num, count)
         # Where each item has one weight, the rows are the items; otherwise all elements are one row.
         per_item = len(self.shapes) > 2 and math.prod(self.shapes[2]) == num
         self._matrix = (num, count // num) if per_item else (1, count)
@@ -84,12 +84,12 @@ class EuclideanLossLayer(KernelLossLayer):
         def by_formula(tile):
             return float(formula.half_square_sum(np, *cut(tile, *matrices), np.float32))
 
-        return sum(map_tiles(by_loops if self._loops else by_formula, self._tiles)) / self._normalizer
+        return sum(map_tiles(by_loops if self._loops else by_formula, self._tiles)) / self.divisor(self.terms)
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """Writes g · w · (pred − target) / Z for pred, and its negative for target."""
         matrices = self._matrices([blob.data for blob in bottom])
-        scale = loss_weight / self._normalizer
+        scale = loss_weight / self.divisor(self.terms)
         for index, factor in ((0, scale), (1, -scale)):
             if propagate_down[index]:
                 self._write_gradient(matrices, factor, bottom[index].diff.reshape(self._matrix))
@@ -110,8 +110,9 @@ class EuclideanLossLayer(KernelLossLayer):
         """Returns the loss and its gradients by the formula, in float64."""
         rows, columns = self._matrix
         inputs = cut((0, rows, 0, columns), *self._matrices(bottoms))
-        loss = formula.half_square_sum(np, *inputs, np.float64) / self._normalizer
-        gradient = formula.gradient(np, *inputs, 1 / self._normalizer, np.float64)
+        z = self.divisor(self.terms)
+        loss = formula.half_square_sum(np, *inputs, np.float64) / z
+        gradient = formula.gradient(np, *inputs, 1 / z, np.float64)
         pred, target = (sign * gradient.reshape(shape) for sign, shape in zip((1, -1), self.shapes))
         return loss, [pred, target, None][: len(bottoms)]
 
@@ -123,7 +124,7 @@ class EuclideanLossLayer(KernelLossLayer):
             threads=_THREADS,
             blocks=blocks_for(math.ceil(count / (4 * _THREADS)), _THREADS, processors),
             macros={"WIDE": wide(self.shapes)},
-            fields={"count": count, "per_weight": count // weights, "normalizer": self._normalizer},
+            fields={"count": count, "per_weight": count // weights},
         )
 
     def _matrices(self, bottoms):

@@ -5,7 +5,7 @@ import math
 from pylayers.losses import labels
 from pylayers.losses.focal import sigmoid, softmax
 from pylayers.losses.looped import LoopedLossLayer
-from pylayers.losses.normalization import normalizer
+from pylayers.losses.normalization import counted_terms
 from pylayers.params import Choice, Number, Numbers
 from pylayers.runtime.tiles import quietly
 
@@ -121,7 +121,7 @@ class FocalLossLayer(LoopedLossLayer):
             pos_weight = xp.broadcast_to(self.constant(xp, "pos_weight").reshape(self._pos_shape), self.shapes[0])
             of_class = xp.where(y == 1, pos_weight.reshape(-1), 1)
             weights = of_class if weights is None else weights * of_class
-        z = normalizer(self.options.normalization, self._items, math.prod(y.shape), valid, weight_sum)
+        z = counted_terms(self.options.normalization, self._items, math.prod(y.shape), valid, weight_sum)
         return z, (scores.reshape(self._shape), y, weights, self.options.gamma)
 
     @quietly

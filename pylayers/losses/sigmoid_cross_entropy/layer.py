@@ -4,7 +4,7 @@ import math
 
 from pylayers.losses import labels
 from pylayers.losses.looped import LoopedLossLayer, sum_elements, write_elements
-from pylayers.losses.normalization import normalizer
+from pylayers.losses.normalization import counted_terms
 from pylayers.losses.sigmoid_cross_entropy import formula
 from pylayers.params import Choice, Integer, Numbers
 from pylayers.runtime.tiles import TILE, quietly
@@ -89,7 +89,7 @@ class SigmoidCrossEntropyLossLayer(LoopedLossLayer):
             positive = target * self.constant(xp, "pos_weight").astype(target.dtype).reshape(self._pos_shape)
         counts = None if counts is None else counts.reshape(scores.shape)
         weight = None if weight is None else self.expand_weight(weight, scores)
-        z = normalizer(self.options.normalization, len(scores), math.prod(scores.shape), valid)
+        z = counted_terms(self.options.normalization, len(scores), math.prod(scores.shape), valid)
         return z, (scores, target, positive, counts, weight)
 
     @quietly

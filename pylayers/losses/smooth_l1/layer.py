@@ -3,7 +3,7 @@
 import math
 
 from pylayers.losses.looped import LoopedLossLayer, sum_elements, write_elements
-from pylayers.losses.normalization import OF_ELEMENTS, normalizer
+from pylayers.losses.normalization import OF_ELEMENTS, counted_terms
 from pylayers.losses.smooth_l1 import formula
 from pylayers.params import Number
 from pylayers.runtime.tiles import quietly
@@ -66,12 +66,12 @@ class SmoothL1LossLayer(LoopedLossLayer):
         self.check_same_count(1, like=0)
         for index in range(2, len(self.shapes)):
             self.check_weight(index, like=0)
-        self._normalizer = normalizer(self.options.normalization, self.shapes[0][0], math.prod(self.shapes[0]))
+        self._terms = counted_terms(self.options.normalization, self.shapes[0][0], math.prod(self.shapes[0]))
 
     def prepare(self, xp, pred, target, inside=None, outside=None):
         """Gives target and weights shapes that go with that of pred."""
         weights = (None if weight is None else self.expand_weight(weight, pred) for weight in (inside, outside))
-        return self._normalizer, (pred, target.reshape(pred.shape), *weights)
+        return self._terms, (pred, target.reshape(pred.shape), *weights)
 
     @quietly
     def loss(self, xp, pred, target, inside, outside):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from pylayers.losses.looped import LoopedLossLayer
-from pylayers.losses.normalization import normalizer
+from pylayers.losses.normalization import counted_terms
 from pylayers.params import Choice, Number
 from pylayers.runtime.tiles import TILE, map_tiles, quietly, tiles
 
@@ -70,7 +70,7 @@ class TripletLossLayer(LoopedLossLayer):
         weight = xp.where(active, 1.0 if weight is None else weight.reshape(-1), 0)
         # The triplets that count are what Caffe's "VALID" counts.
         normalization = "VALID" if self.options.normalization == "ACTIVE" else "BATCH_SIZE"
-        return normalizer(normalization, len(terms), len(terms), xp.count_nonzero(active)), (*blobs, terms, weight)
+        return counted_terms(normalization, len(terms), len(terms), xp.count_nonzero(active)), (*blobs, terms, weight)
 
     @quietly
     def loss(self, xp, anchor, positive, negative, terms, weight):

@@ -8,7 +8,7 @@ import numpy as np
 
 from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses import labels
-from pylayers.losses.normalization import normalizer
+from pylayers.losses.normalization import counted_terms
 from pylayers.losses.weighted_softmax import formula
 from pylayers.runtime import gpu, loops
 from pylayers.runtime.geometry import block_shape, blocks_for, wide
@@ -102,6 +102,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     def check_shapes(self):
         """Checks the axis, and the numbers of labels and of weights."""
         self._shape_3d = outer, classes, inner = labels.check_labels(self)
+        self.terms = counted_terms(self.options.normalization, outer, outer * inner)
         self._labels = labels.LabelReader(self, classes, (outer, inner), self.options.ignore_label)
         self._tiles = tiles_of(outer, inner, depth=classes + _BESIDE_SCORES)
         self._peak, self._others = np.empty((2, outer, inner), np.float32)
@@ -109,18 +110,22 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     def forward_cpu(self, bottom, top):
         """Returns E = 1/Z · Σ w ℓ, the tiles added in float64, and keeps the peak and the others of each position."""
         y, weight, z = self._read_labels(bottom)
+        total = self._sum_losses(bottom, top, y, weight)
+        return total / z if z else 0.0
+
+    def _sum_losses(self, bottom, top, y, weight):
         prob = self._as_3d(top[1].data) if len(top) > 1 else None
         arrays = self._as_3d(bottom[0].data), y, weight, self._peak, self._others, prob
         work = self._loops.losses if self._loops else _losses_by_formula
         total = sum(map_tiles(lambda tile: work(*arrays, *tile), self._tiles))
         self.kept = self._peak, self._others
-        return total / z if z else 0.0
+        return total
 
     def backward_cpu(self, loss_weight, propagate_down, bottom):
         """Writes g · w · (softmax(x) − 1_y) / Z, and 0 where ignored, from what forward kept for each position."""
         y, weight, z = self._read_labels(bottom)
         if self.kept is None:
-            self.forward_cpu(bottom, ())
+            self._sum_losses(bottom, (), y, weight)
         scale = loss_weight / z if z else 0.0
         arrays = self._as_3d(bottom[0].data), y, weight, *self.kept, scale, self._as_3d(bottom[0].diff)
         work = self._loops.write_gradients if self._loops else _write_gradients_by_formula
@@ -147,8 +152,6 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         of_thread = math.ceil(classes / rows)
         # Blobs with 64-bit indices are too rare for more than one variant.
         once = of_thread <= CHUNKS[-1] and not wide(self.shapes)
-        z = normalizer(self.options.normalization, outer, positions)
-        kind = "Z_CONSTANT" if z else f"Z_{self.options.normalization}"
         return Plan(
             threads=threads,
             blocks=blocks_for(math.ceil(positions * rows / threads), threads, processors),
@@ -164,11 +167,23 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
                 "per_weight": positions // math.prod(self.shapes[2]) if len(self.shapes) > 2 else 1,
                 "ignores": self.options.ignore_label is not None,
                 "ignore_label": self.options.ignore_label or 0,
-                "normalization": labels.Z_KINDS[kind],
-                "normalizer": z or 1,
                 "rows": rows,
             },
         )
+
+    def numbers(self, kernel, bottom):
+        """How the kernel forward finds Z. Over several processes it is given, and waits for the labels to be read."""
+        if kernel == "backward":
+            return {}
+        if self.terms:
+            z = self.divisor(self.terms)
+        elif not self.is_shared():
+            return {"normalization": labels.Z_KINDS[f"Z_{self.options.normalization}"]}
+        else:
+            backend = gpu.backend
+            with backend.arrays_beside(bottom[0]):
+                z = self._normalizer(self._labels.read(backend.cupy, *map(backend.data, bottom[1:])))
+        return {"normalization": labels.Z_KINDS["Z_CONSTANT"], "normalizer": z}
 
     def constant_pointers(self):
         """The addresses of the class weights, and of the struct in which the kernels report a wrong label."""
@@ -203,7 +218,9 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
 
     def _normalizer(self, read):
         outer, _, inner = self._shape_3d
-        return normalizer(self.options.normalization, outer, outer * inner, read.valid, read.weight_sum)
+        return self.divisor(
+            counted_terms(self.options.normalization, outer, outer * inner, read.valid, read.weight_sum)
+        )
 
 
 @quietly

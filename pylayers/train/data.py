@@ -1,0 +1,177 @@
+"""The layers that give a net its data: which of them deal their rows to the ranks, and how to move them on."""
+
+import hashlib
+import math
+import os
+
+from caffe.proto import caffe_pb2
+
+from pylayers.errors import UserError
+from pylayers.runtime.optional import need
+from pylayers.runtime.progress import progress_bar
+
+# In phase TRAIN each rank gets every P-th row of these; in phase TEST all get all rows.
+DEALT = ("Data", "HDF5Data")
+_UNDEALT = ("ImageData", "WindowData", "MemoryData")
+_SOURCES = {"Data": "data_param", "HDF5Data": "hdf5_data_param"}
+_CURE = "put the rows into an LMDB or HDF5 files, which Data and HDF5Data deal to the processes; --same-data trains so"
+
+
+def sources(net):
+    """The indices of the layers that bring data into a net, which has been loaded."""
+    return [
+        index
+        for index, layer in enumerate(net.layers)
+        if not list(net._bottom_ids(index)) and layer.type not in ("Input", "Parameter")
+    ]
+
+
+def check_files(layers, ranks):
+    """Checks, before Caffe ends the process for it, that this rank can read what the net's layers read.
+
+    Args:
+        layers: LayerParameters of one phase.
+        ranks: a `Ranks`.
+
+    Raises:
+        UserError: a source is not there, or is a LEVELDB, which one process alone can open.
+    """
+    for layer in layers:
+        if layer.type not in _SOURCES:
+            continue
+        block = getattr(layer, _SOURCES[layer.type])
+        if not os.path.exists(block.source):
+            raise UserError(f'layer "{layer.name}": there is no {block.source} here, in {os.getcwd()}')
+        if ranks.count > 1 and layer.type == "Data" and block.backend == caffe_pb2.DataParameter.LEVELDB:
+            raise UserError(
+                f'layer "{layer.name}": {block.source} is read as LEVELDB, Caffe\'s default, which one process alone '
+                "can open; make it an LMDB (convert_imageset --backend lmdb), and write backend: LMDB"
+            )
+
+
+def check_dealt(net, ranks):
+    """Checks that no layer is of a type that gives all ranks the same rows.
+
+    Raises:
+        UserError: one is.
+    """
+    for index in sources(net):
+        kind, name = net.layers[index].type, net._layer_names[index]
+        if kind in _UNDEALT:
+            raise UserError(f'layer "{name}": {kind} gives all {ranks.count} processes the same rows; {_CURE}')
+
+
+def check_first_batch(net, ranks):
+    """Checks that no layer whose rows nobody knows has given two ranks the same batch. All ranks must call it.
+
+    Raises:
+        UserError: on rank 0, one has.
+    """
+    found = sources(net)
+    unknown = [index for index in found if net.layers[index].type not in DEALT]
+    # A DummyData layer of constants beside other data is one: numbers that are meant to be the same.
+    asked = [index for index in unknown if net.layers[index].type != "DummyData"] or (
+        unknown if len(unknown) == len(found) else []
+    )
+    every = ranks.gather({net._layer_names[index]: _hash(net, index) for index in asked})
+    for index in asked:
+        name = net._layer_names[index]
+        digests = [hashes.get(name) for hashes in every]
+        twin = next((number for number, digest in enumerate(digests) if digest in digests[:number]), None)
+        if twin is not None:
+            ranks.raise_alike(
+                UserError(
+                    f'layer "{name}" ({net.layers[index].type}) has given rank {digests.index(digests[twin])} and rank '
+                    f"{twin} the same first batch: let a Python layer take every caffe.solver_count()-th row from row "
+                    "caffe.solver_rank() on; --same-data trains so"
+                )
+            )
+
+
+def _hash(net, index):
+    found = hashlib.sha256()
+    for top in net._top_ids(index):
+        found.update(net._blobs[top].data)
+    return found.hexdigest()
+
+
+def skip(net, indices, batches):
+    """Moves data layers on by some batches."""
+    for _ in range(batches):
+        for index in indices:
+            net._forward(index, index)
+
+
+class Position:
+    """Moves the data layers of a solver's nets to where a training leaves them."""
+
+    def __init__(self, solver, param, nets, ranks):
+        """Prepares it.
+
+        Args:
+            solver: the solver, whose data layers are at their start.
+            param: its SolverParameter.
+            nets: the NetParameters of its nets, the train net first.
+            ranks: a `Ranks`.
+        """
+        self._nets = [solver.net, *solver.test_nets]
+        self._batches = [max(1, param.iter_size), *param.test_iter]
+        self._sources = [sources(net) for net in self._nets]
+        self._param = param
+        steps = [ranks.count, *[1] * len(solver.test_nets)]
+        self._periods = [_period(net.layer, step) for net, step in zip(nets, steps)]
+
+    def go_to(self, iteration):
+        """Does it for a training that has come to an iteration, whose own test is still to come."""
+        if None not in self._periods:
+            self._go_at_once(iteration)
+            return
+        with progress_bar("moving the data on", iteration) as advance:
+            for number in range(iteration):
+                if self._tests(number):
+                    self._skip(range(1, len(self._nets)))
+                self._skip([0])
+                advance()
+
+    def _tests(self, iteration):
+        every = self._param.test_interval
+        return every > 0 and iteration % every == 0 and (iteration > 0 or self._param.test_initialization)
+
+    def _go_at_once(self, iteration):
+        """Each net by itself, without whole epochs: where nothing is drawn, only the place in the data counts."""
+        tests = sum(map(self._tests, range(iteration)))
+        for index, times in enumerate([iteration] + [tests] * (len(self._nets) - 1)):
+            skip(self._nets[index], self._sources[index], times * self._batches[index] % self._periods[index])
+
+    def _skip(self, indices):
+        for index in indices:
+            skip(self._nets[index], self._sources[index], self._batches[index])
+
+
+def _period(layers, step):
+    """The number of batches after which all data layers are at their start again; None where that cannot be known.
+
+    Args:
+        layers: the LayerParameters of a net.
+        step: the number of ranks to which the rows are dealt.
+    """
+    period = 1
+    for layer in layers:
+        if layer.bottom or layer.type in ("Input", "Parameter"):
+            continue
+        transform, data = layer.transform_param, layer.data_param
+        if (
+            layer.type != "Data"
+            or data.backend != data.LMDB
+            or data.rand_skip
+            or transform.mirror
+            or transform.crop_size
+        ):
+            return None
+        try:
+            with need("lmdb", "lmdb").open(data.source, readonly=True, lock=False) as environment:
+                rows = environment.stat()["entries"]
+        except UserError:  # there is no lmdb
+            return None
+        period = math.lcm(period, rows // math.gcd(rows, data.batch_size * step))
+    return period

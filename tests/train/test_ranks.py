@@ -1,0 +1,246 @@
+"""Several ranks against one process with the batches of all; they are threads here, and test_mpi.py has processes."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from caffe.proto import caffe_pb2
+from harness.training import difference, parameters, write, write_data
+
+from pylayers.errors import UserError
+from pylayers.train import data
+
+DATABASE = """
+layer {{ name: "data" type: "Data" top: "data" top: "label"
+  data_param {{ source: "rows_lmdb" batch_size: {batch} {data} }} }}
+"""
+ROWS = """
+import caffe, numpy as np
+
+class Rows(caffe.Layer):
+    first = 0
+    def setup(self, bottom, top):
+        top[0].reshape(8, 6)
+        top[1].reshape(8)
+    def reshape(self, bottom, top): pass
+    def forward(self, bottom, top): top[0].data[...] = np.arange(48).reshape(8, 6) + self.first
+    def backward(self, top, propagate_down, bottom): pass
+
+class DealtRows(Rows):
+    def setup(self, bottom, top):
+        super().setup(bottom, top)
+        self.first = caffe.solver_rank()
+"""
+PYTHON = 'layer {{ name: "data" type: "Python" top: "data" top: "label" python_param {{ module: "rows" {data} }} }}'
+DUMMY = """
+layer {{ name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param {{ shape {{ dim: {batch} dim: 6 }} shape {{ dim: {batch} }} {data} }} }}
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        'type: "Nesterov" momentum: 0.9 iter_size: 2 clip_gradients: 0.1',
+        'type: "AdaGrad"',
+        'type: "RMSProp" rms_decay: 0.9',
+        'type: "AdaDelta" momentum: 0.9 delta: 1e-6',
+        'type: "Adam" momentum: 0.9 momentum2: 0.99',
+        'regularization_type: "L1"',
+    ],
+)
+def test_every_solver(more, ranks, train_in_threads):
+    write("one", batch=8 * ranks, more=more)
+    write("many", more=more)
+    train_in_threads("one", 1)
+    train_in_threads("many", ranks)
+    assert difference("many_iter_20.caffemodel", "one_iter_20.caffemodel") < 1e-6
+
+
+@pytest.mark.parametrize("iter_size", [1, 2])
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        ("WeightedSoftmaxLossLayer", '{"ignore_label": 3}'),
+        ("WeightedSoftmaxLossLayer", '{"ignore_label": 3, "normalization": "NONE"}'),
+        (
+            "WeightedSoftmaxLossLayer",
+            '{"ignore_label": 3, "normalization": "WEIGHT_SUM", "class_weights": [1, 5, 0.2]}',
+        ),
+        ("FocalLossLayer", '{"ignore_label": 3}'),
+        ("DiceLossLayer", '{"ignore_label": 3}'),
+        ("DiceLossLayer", '{"ignore_label": 3, "per_item": true}'),
+    ],
+)
+def test_labels_that_the_ranks_ignore_unequally(layer, options, iter_size, train_in_threads):
+    """Of each batch of 8 the first rank has 8 labels, and the other one 2."""
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 3, 48)
+    labels[1::2][np.arange(24) % 4 > 0] = 3
+    write_data(data=random.normal(size=(48, 6)), label=labels)
+    more = {"rate": 0.02, "more": f"iter_size: {iter_size}", "layer": layer, "options": options}
+    write("one", batch=16, **more)
+    write("many", **more)
+    train_in_threads("one", 1)
+    train_in_threads("many", 2)
+    assert difference("many_iter_20.caffemodel", "one_iter_20.caffemodel") < 1e-6
+    train_in_threads("many", 2, "--local-normalizer")
+    same = layer == "DiceLossLayer" and "per_item" in options
+    assert same or difference("many_iter_20.caffemodel", "one_iter_20.caffemodel") > 1e-5
+
+
+def test_two_hundred_iterations(train_in_threads):
+    write("one", batch=16, iterations=200)
+    write("many", iterations=200)
+    train_in_threads("one", 1)
+    train_in_threads("many", 2)
+    assert difference("many_iter_200.caffemodel", "one_iter_200.caffemodel") < 1e-4
+
+
+def test_tests_are_shared_and_say_what_one_process_says(train_in_threads):
+    write("one", batch=16, more="test_compute_loss: true", tests=5)
+    write("many", more="test_compute_loss: true", tests=5)
+    one, many = ([line for line in train_in_threads(*how) if "est" in line] for how in (("one", 1), ("many", 2)))
+    assert len(one) == len(many) == 15
+    for ours, theirs in zip(many, one):
+        assert re.sub(r"\d\.\d+", "", ours) == re.sub(r"\d\.\d+", "", theirs)
+        for number, other in zip(*(re.findall(r"\d\.\d+", line) for line in (ours, theirs))):
+            assert float(number) == pytest.approx(float(other), rel=1e-5)
+
+
+def test_running_sums_of_batch_norm_are_averaged(train_in_threads):
+    """Those of the mean are then those of one process; each rank's variance is around its own mean."""
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "data" top: "normal" }'
+    norm += 'layer { name: "no" type: "Silence" bottom: "normal" }'
+    write("one", batch=16, layers=norm)
+    write("many", layers=norm)
+    train_in_threads("one", 1)
+    train_in_threads("many", 2)
+    one, many = (parameters(f"{name}_iter_20.caffemodel", layer="norm") for name in ("one", "many"))
+    (mean, variance, count), (ours, our_variance, our_count) = one, many
+    np.testing.assert_allclose(ours, mean, rtol=1e-5, atol=1e-6)
+    assert our_count == count
+    assert not np.allclose(our_variance, variance, rtol=1e-3)
+
+
+def test_goes_on_in_the_middle_of_the_data(train_in_threads):
+    write("whole", more="snapshot: 11")
+    write("rest")
+    train_in_threads("whole", 3)
+    train_in_threads("rest", 3, "--snapshot", "whole_iter_11.solverstate")
+    np.testing.assert_equal(parameters("rest_iter_20.caffemodel"), parameters("whole_iter_20.caffemodel"))
+
+
+def test_goes_on_in_an_lmdb_without_whole_epochs(folder, train_in_threads, monkeypatch):
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open("rows_lmdb", map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        for index, row in enumerate(np.random.default_rng(0).normal(size=(20, 6))):
+            datum = caffe_pb2.Datum(channels=6, height=1, width=1, float_data=row, label=index % 3)
+            transaction.put(f"{index:04}".encode(), datum.SerializeToString())
+    for name in ("whole", "rest"):
+        write(name, source=DATABASE, data="backend: LMDB", more="snapshot: 7", tests=3)
+    train_in_threads("whole", 1)
+    skipped = []
+    real = data.skip
+    monkeypatch.setattr(
+        data, "skip", lambda net, indices, batches: (skipped.append(batches), real(net, indices, batches))
+    )
+    train_in_threads("rest", 1, "--snapshot", "whole_iter_7.solverstate")
+    np.testing.assert_equal(parameters("rest_iter_20.caffemodel"), parameters("whole_iter_20.caffemodel"))
+    assert skipped == [2, 1]  # an epoch is 5 batches; 7 batches of training, and 3 tests of 2
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "message"),
+    [
+        (
+            DATABASE,
+            "",
+            'layer "data": rows_lmdb is read as LEVELDB, Caffe\'s default, which one process alone can open',
+        ),
+        (
+            PYTHON,
+            'layer: "Rows"',
+            r'layer "data" \(Python\) has given rank 0 and rank 1 the same first batch: let a Python',
+        ),
+        (DUMMY, "", r'layer "data" \(DummyData\) has given rank 0 and rank 1 the same first batch'),
+        (DUMMY, 'data_filler { type: "gaussian" } data_filler { value: 1 }', None),
+        (PYTHON, 'layer: "DealtRows"', None),
+    ],
+)
+def test_the_same_rows_on_all_ranks(source, settings, message, folder, train_in_threads, monkeypatch):
+    Path("rows_lmdb").mkdir()
+    Path("rows.py").write_text(ROWS)
+    monkeypatch.syspath_prepend(folder)
+    write("same", source=source, data=settings, iterations=2)
+    if message is None:
+        train_in_threads("same", 2)
+        return
+    with pytest.raises(UserError, match=message):
+        train_in_threads("same", 2)
+    if source is not DATABASE:
+        train_in_threads("same", 2, "--same-data")
+
+
+def test_image_data_is_refused():
+    """Whether or not this Caffe has OpenCV, without which it has no such layer."""
+    net = SimpleNamespace(
+        layers=[SimpleNamespace(type="ImageData")], _bottom_ids=lambda index: [], _layer_names=["photos"]
+    )
+    with pytest.raises(UserError, match=r'layer "photos": ImageData gives all 2 processes the same rows; put the rows'):
+        data.check_dealt(net, SimpleNamespace(count=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("num_output: 3", "num_output: 4"),
+            r"another net's parameters than rank 0 on \S+: \('scores', \[\(4, 6\), \(4,\)",
+        ),
+        (
+            ("TanH", "Sigmoid"),
+            r'another net than rank 0 on \S+: layer "tanh" \(Sigmoid\), and rank 0 has layer "tanh" \(TanH\)',
+        ),
+        (("base_lr: 0.1", "base_lr: 0.2"), r"another solver than rank 0 on \S+: \('base_lr', '0.2"),
+    ],
+)
+def test_ranks_that_disagree_are_named(change, message, train_in_threads):
+    write("first")
+    write("second")
+    for path in map(Path, ("second.prototxt", "second_net.prototxt")):
+        path.write_text(path.read_text().replace(*change))
+    with pytest.raises(UserError, match="rank 1 of 2 on .* has " + message):
+        train_in_threads(["first", "second"], 2)
+
+
+def test_what_was_sent_is_said(train_in_threads):
+    write("sent")
+    log = train_in_threads("sent", 2, "--timing")
+    assert any(re.match(r"Communication: \S+ MB and \S+ ms an iteration, \S+ % of the time", line) for line in log)
+    start = [line.startswith("sent for") for line in log].index(True) + 1
+    names = [line.split()[0] for line in log[start : start + 6]]
+    assert names[:3] == ["hidden", "again", "scores"]
+    assert set(names[3:]) == {"losses", "tests", "display"}
+
+
+def test_what_is_not_as_in_one_process_is_said_once(train_in_threads):
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "data" top: "normal" }'
+    loss = 'type: "SoftmaxWithLoss" bottom: "data" bottom: "label"'
+    losses = f'layer {{ name: "a" {loss} loss_param {{ ignore_label: 255 }} }}'
+    losses += f'layer {{ name: "b" {loss} loss_param {{ ignore_label: 255 normalization: FULL }} }}'
+    losses += f'layer {{ name: "c" {loss} loss_param {{ normalization: NONE }} }}'
+    write("said", layers=norm + 'layer { name: "no" type: "Silence" bottom: "normal" }' + losses, iterations=1)
+    log = train_in_threads("said", 2, "--local-normalizer")
+    starts = [
+        "2 processes on 1 host. To mpirun, SIGUSR1",
+        "BatchNorm (norm) has the mean",
+        "Caffe's own loss (a) divides",
+    ]
+    starts += ["Caffe's own loss (c), a sum", "--local-normalizer: each"]
+    assert [line.startswith(start) for line, start in zip(log, starts)] == [True] * 5
+    assert not any(line.startswith(start) for line in train_in_threads("said", 1) for start in starts)
