@@ -3,7 +3,7 @@
 #   make CAFFE='--with-opencv'    passes options to docker/build_caffe.sh
 #   make image IMAGE='--no-cache' passes options to docker build
 .DEFAULT_GOAL := setup
-.PHONY: setup demo bench test test-gpu test-caffe lint format clean distclean wheel image image-gpu image-test image-gpu-test
+.PHONY: setup demo bench bench-train test test-gpu test-caffe lint format clean distclean wheel image image-gpu image-test image-gpu-test
 
 VENV := .venv
 PYTHON :=
@@ -49,6 +49,10 @@ bench: $(READY)
 	@mkdir -p benchmarks
 	$(VENV)/bin/python -m pylayers bench \
 	    --json "benchmarks/$$(uname -m)-$$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)cores.json"
+
+bench-train: $(READY_TO_TEST)
+	$(VENV)/bin/python benchmarks/train.py \
+	    --json "benchmarks/train-$$(uname -m)-$$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)cores.json"
 
 # A few processes, and not one for each core of a large machine: the losses' own threads need the cores too.
 test: $(READY_TO_TEST)

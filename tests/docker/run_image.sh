@@ -33,6 +33,11 @@ step "caffe train in a mounted folder, as user $user"
 log=$("${in_mine[@]}" caffe train --solver=log_cosh_loss_solver.prototxt 2>&1) || die "it did not train: ${log: -1000}"
 [[ $(stat -c %u:%g "$mine/mine_iter_100.caffemodel") == "$user" ]] || die "the snapshot is not the user's"
 
+step "the same net in two processes"
+log=$("${in_mine[@]}" mpirun -n 2 --oversubscribe pylayers train --solver log_cosh_loss_solver.prototxt --same-data 2>&1) ||
+  die "it did not train: ${log: -1000}"
+[[ $log == *"2 processes on 1 host"*"Optimization Done."* ]] || die "two processes did not train: ${log: -1000}"
+
 step "the next container finds the compiled loops"
 forward='import caffe; net = caffe.Net("weighted_softmax_loss.prototxt", caffe.TRAIN); net.forward(); net.backward()'
 run_forward() { log=$("${in_mine[@]}" python -c "$forward" 2>&1) || die "the net does not run: ${log: -1000}"; }

@@ -128,12 +128,13 @@ def param_str(net):
 def multi_gpu(net):
     """What: a Python layer in a net that is trained on several GPUs.
     Why: the caffe command refuses such nets: its GPUs are threads, and Python has one lock.
-    Write: ``--gpu 0``, or ``python/train.py`` of Caffe's source, one process a GPU.
+    Write: ``--gpu 0``, or ``mpirun -n 2 pylayers train --gpu local``, one process a GPU.
     """
     several = net.gpus == "all" or (net.gpus and "," in net.gpus)
     for layer in net.python_layers()[:1] if several and net.phase == "train" else ():
         report = net.warning if net.gpus == "all" else net.error
         found = f"Python layers do not work with caffe train --gpu {net.gpus}"
         found += ", if that is more than one GPU" if net.gpus == "all" else ""
-        write = "--gpu 0, or python/train.py of Caffe's source, one process a GPU"
+        count = net.gpus.count(",") + 1 if several and net.gpus != "all" else "N"
+        write = f"--gpu 0, or mpirun -n {count} pylayers train --solver ... --gpu {net.gpus.replace('all', 'local')}"
         yield report(layer, ("type",), found, write)
