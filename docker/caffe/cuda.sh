@@ -5,7 +5,8 @@ cuda=
 cuda_arch='75 80 86 89 90' # 75 is the oldest that CUDA 13 knows, 90 the newest that CUDA 12.4 does
 cuda_host_compiler=
 cuda_version=
-cuda_wheels=() # NVIDIA's packages from PyPI, for a toolkit without its libraries
+with_nccl=OFF
+cuda_wheels=() # NVIDIA's packages from PyPI, for a toolkit without its libraries, and NCCL
 
 check_cuda() {
   [[ -n $cuda ]] || return 0
@@ -21,6 +22,7 @@ check_cuda() {
   done
   find_host_compiler
   find_cuda_libraries
+  [[ $with_nccl == OFF ]] || cuda_wheels+=("nvidia-nccl-cu${cuda_version%%.*}")
 }
 
 nvcc_takes() { nvcc -x cu -ccbin "$1" -E /dev/null >/dev/null 2>&1; }
@@ -45,12 +47,14 @@ find_cuda_libraries() {
   cuda_wheels=('nvidia-cublas==13.0.*' 'nvidia-curand==10.4.0.*' 'nvidia-cuda-runtime==13.0.*')
 }
 
-# The folder into which those packages put headers and libraries.
-cuda_wheel_folder() {
-  "$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))' | sed 's:$:/nvidia/cu13:'
+# The folder into which a package puts its headers and libraries.
+cuda_wheel_folder() { # cu13 or nccl
+  "$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))' | sed "s:\$:/nvidia/$1:"
 }
 
-cuda_include() { ((!${#cuda_wheels[@]})) || echo "-I$(cuda_wheel_folder)/include"; }
+has_cuda_wheels() { [[ ${cuda_wheels[*]} == *nvidia-cublas* ]]; }
+
+cuda_include() { ! has_cuda_wheels || echo "-I$(cuda_wheel_folder cu13)/include"; }
 
 cuda_options() { # LINKS: a folder for names of libraries that linkers look for
   [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
@@ -60,10 +64,14 @@ cuda_options() { # LINKS: a folder for names of libraries that linkers look for
   local top
   top=$(nvcc --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
   [[ ! -f $top/include/cuda_runtime.h ]] || echo "-DCUDA_TOOLKIT_ROOT_DIR=$(cd "$top" && pwd)"
-  ((${#cuda_wheels[@]})) || return 0
-  local folder library
-  folder=$(cuda_wheel_folder)
   mkdir -p "$1"
+  if [[ $with_nccl == ON ]]; then
+    ln -sf "$(cuda_wheel_folder nccl)"/lib/libnccl.so.* "$1/libnccl.so"
+    printf '%s\n' -DUSE_NCCL=ON "-DNCCL_INCLUDE_DIR=$(cuda_wheel_folder nccl)/include" "-DNCCL_LIBRARIES=$1/libnccl.so"
+  fi
+  has_cuda_wheels || return 0
+  local folder library
+  folder=$(cuda_wheel_folder cu13)
   for library in "$folder"/lib/lib{cublas,curand}.so.*; do
     ln -sf "$library" "$1/$(basename "${library%.so.*}").so"
   done

@@ -16,6 +16,8 @@ def start(solver, ranks, is_gpu):
         return None
     if is_gpu and caffe.has_nccl():
         return _by_nccl(solver, ranks)
+    if is_gpu and ranks.number == 0:
+        caffe.log("This Caffe has no NCCL: the GPUs' gradients are averaged through host memory")
     for blob in parameters(solver.net):
         ranks.share(blob.data)
     named = _by_layer(solver.net)

@@ -82,8 +82,15 @@ def make(param):
     quiet.display = quiet.snapshot = 0
     quiet.test_interval, quiet.test_initialization = _NEVER, False
     quiet.snapshot_prefix = part_prefix(param.snapshot_prefix)
+    # With NCCL Caffe sums each layer's gradients while the next goes backward: once a pass, and not where layers share.
+    quiet.layer_wise_reduce &= param.iter_size == 1 and not _shares_parameters(nets(param)[0])
     with written(quiet) as path:
         return caffe.get_solver(path)
+
+
+def _shares_parameters(net):
+    names = [param.name for layer in net.layer for param in layer.param if param.name]
+    return len(set(names)) < len(names)
 
 
 def parameters(net):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from harness import ROOT
 from harness.training import difference, parameters, write, write_data
 
 from pylayers.errors import UserError
@@ -244,3 +245,22 @@ def test_what_is_not_as_in_one_process_is_said_once(train_in_threads):
     starts += ["Caffe's own loss (c), a sum", "--local-normalizer: each"]
     assert [line.startswith(start) for line, start in zip(log, starts)] == [True] * 5
     assert not any(line.startswith(start) for line in train_in_threads("said", 1) for start in starts)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "channel_sum", "digits", "digits_weighted", "segmentation_dice"])
+@pytest.mark.usefixtures("demo_data")
+def test_the_demos_nets(name, folder, train_in_threads):
+    """Ten iterations of each, by two ranks with half the batch."""
+    Path("build").symlink_to(ROOT / "build")
+    net = (ROOT / f"prototxt/demo/{name}.prototxt").read_text()
+    batch = int(re.search(r"batch_size: (\d+)", net)[1])
+    Path("one_net.prototxt").write_text(net)
+    Path("many_net.prototxt").write_text(net.replace(f"batch_size: {batch} ", f"batch_size: {batch // 2} "))
+    solver = (ROOT / f"prototxt/demo/{name}_solver.prototxt").read_text().replace("snapshot_after_train: false", "")
+    for each in ("one", "many"):
+        mine = solver.replace(f"prototxt/demo/{name}.", f"{each}_net.")
+        mine = re.sub(r"max_iter: \d+", "max_iter: 10", mine)
+        Path(f"{each}.prototxt").write_text(f'{mine}\nsnapshot_prefix: "{each}"')
+    train_in_threads("one", 1)
+    train_in_threads("many", 2)
+    assert difference("many_iter_10.caffemodel", "one_iter_10.caffemodel") < 1e-6

@@ -7,13 +7,15 @@ from setuptools import setup
 from setuptools.dist import Distribution
 
 POST = 1  # raised where a change to the build changes the wheel for its users
-LOCAL = os.environ["CAFFE_LOCAL"]  # what was built: "", "cu12", "cu13", "opencv", "cu12.opencv", "cu13.opencv"
+LOCAL = os.environ["CAFFE_LOCAL"]  # what was built, such as "", "opencv", "cu12" or "cu13.nccl.opencv"
 TOOLS = [path.stem.removeprefix("lib") for path in Path("bvlc_caffe").glob("lib*.so")]
 BUILT = os.environ["CUDA_VERSION"]  # such as 12.4: older libraries may lack what it calls
 CUDA = {
-    "cu12": {"cuda12": [f"nvidia-cublas-cu12>={BUILT}", f"nvidia-cuda-runtime-cu12>={BUILT}", "nvidia-curand-cu12"]},
-    "cu13": {"cuda13": [f"nvidia-cublas>={BUILT},<14", f"nvidia-cuda-runtime>={BUILT},<14", "nvidia-curand==10.*"]},
+    "cu12": [f"nvidia-cublas-cu12>={BUILT}", f"nvidia-cuda-runtime-cu12>={BUILT}", "nvidia-curand-cu12"],
+    "cu13": [f"nvidia-cublas>={BUILT},<14", f"nvidia-cuda-runtime>={BUILT},<14", "nvidia-curand==10.*"],
 }
+FOR = LOCAL.split(".")[0]
+NCCL = [f"nvidia-nccl-{FOR}"] if "nccl" in LOCAL.split(".") else []
 
 
 class WithBinaries(Distribution):
@@ -40,6 +42,6 @@ setup(
     extras_require={
         "image": ["scikit-image"],  # caffe.io.load_image, resize_image, and what calls them
         "draw": ["pydot"],
-        **CUDA.get(LOCAL.split(".")[0], {}),
+        **({f"cuda{FOR[2:]}": CUDA[FOR] + NCCL} if FOR in CUDA else {}),
     },
 )
