@@ -1,9 +1,23 @@
 """Caffe's blobs and vectors as Python's types, in less time than pycaffe's own conversions take."""
 
-from caffe._caffe import Blob
+import ctypes
 
-# Whether Caffe is built for CUDA. The class is asked: reading the attribute of a blob would move its data to the GPU.
-CUDA_BUILD = hasattr(Blob, "_gpu_data_ptr")
+from caffe import _caffe
+
+# Whether pycaffe gives a blob's address on the GPU, which came with BVLC #6499 in August 2018; release 1.0 lacks it.
+# The class is asked: reading the attribute of a blob would move its data to the GPU.
+GPU_ADDRESSES = hasattr(_caffe.Blob, "_gpu_data_ptr")
+
+
+def has_cuda_code(path):
+    """Whether a library, or one that it is linked with, is a libcaffe that is built for CUDA."""
+    try:
+        return hasattr(ctypes.CDLL(path), "_ZN5caffe16caffe_gpu_memcpyEmPKvPv")
+    except OSError:
+        return False
+
+
+CUDA_BUILD = GPU_ADDRESSES or has_cuda_code(_caffe.__file__)
 
 
 def shape_of(blob):

@@ -12,11 +12,12 @@ import warnings
 import numpy as np
 
 from pylayers.errors import first_line
-from pylayers.runtime import mode
+from pylayers.runtime import blobs, mode
 from pylayers.runtime.blobs import shape_of
 
 # cudaStreamLegacy of driver_types.h: the stream that Caffe works on. CuPy's "null" stream can be another one.
 _LEGACY_STREAM = 1
+NO_ADDRESSES = "this pycaffe is older than August 2018 (BVLC #6499), and gives no addresses on the GPU"
 
 
 class Gpu:
@@ -31,8 +32,16 @@ class Gpu:
         self._modules, self._functions = {}, {}
 
     def in_use(self, blob):
-        """Whether Caffe is in GPU mode. `blob` is any blob whose data may be marked as written on the host."""
-        return mode.on_gpu(blob)
+        """Whether Caffe is in GPU mode, and pycaffe gives addresses there; it warns once where it gives none.
+
+        `blob` is any blob whose data may be marked as written on the host.
+        """
+        return mode.on_gpu(blob) and (blobs.GPU_ADDRESSES or self._warn_of_no_addresses)
+
+    @functools.cached_property
+    def _warn_of_no_addresses(self):
+        warnings.warn(f"losses run on the CPU in GPU mode: {NO_ADDRESSES}", RuntimeWarning, stacklevel=4)
+        return False
 
     @functools.cached_property
     def cupy(self):

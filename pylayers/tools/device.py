@@ -29,12 +29,14 @@ def use(device):
     """
     import caffe
 
-    from pylayers.runtime import blobs
+    from pylayers.runtime import blobs, gpu
 
     if device == "cpu":
         caffe.set_mode_cpu()
         return
     if not blobs.CUDA_BUILD:
         raise UserError("this Caffe is built for the CPU alone; --device gpu needs one that is built with CUDA")
+    if not blobs.GPU_ADDRESSES:
+        raise UserError(f"{gpu.NO_ADDRESSES}; --device gpu needs Caffe 99bd997, its last version")
     caffe.set_mode_gpu()
     caffe.set_device(0)

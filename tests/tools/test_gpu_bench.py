@@ -40,6 +40,7 @@ def small(monkeypatch):
         pytest.skip("there is no g++ to compile the kernels with")
     monkeypatch.setattr(gpu, "backend", host_kernels.HostGpu())
     monkeypatch.setattr(blobs, "CUDA_BUILD", True)
+    monkeypatch.setattr(blobs, "GPU_ADDRESSES", True)
     monkeypatch.setattr(child, "run_child", functools.partial(ended, 0))
     for name in ("set_device", "set_mode_gpu"):
         monkeypatch.setattr(caffe, name, lambda *arguments: None, raising=False)

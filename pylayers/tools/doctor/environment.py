@@ -246,6 +246,10 @@ def check_gpu(gpus, **place):
         answer = ask("gpu", device)
         if answer.found is None:
             return [_gpu_failure(answer, device)._replace(**place)]
+    if not answer.found["has_addresses"]:
+        found = "this pycaffe gives no addresses on the GPU: in GPU mode Python losses run on the CPU"
+        write = "Caffe 99bd997, its last version, as make CAFFE=--cuda builds it"
+        return [Finding("warning", found, write, rule="old-pycaffe")._replace(**place)]
     caffe_cuda = answer.found["cuda"]
     answer = ask("cupy", gpus[0])
     finding = cupy_failure(answer, caffe_cuda)
@@ -365,6 +369,12 @@ describe(
             What: Caffe cannot use a GPU that is asked for.
             Why: there is none of that number, or the driver does not fit.
             Write: a GPU that nvidia-smi lists, or ``solver_mode: CPU``.
+        """,
+        "old-pycaffe": """
+            What: GPU mode with a pycaffe that gives no addresses on the GPU.
+            Why: they came in August 2018 (BVLC #6499); release 1.0 lacks them. The losses then run on the CPU, with the
+            same results, and copy their blobs.
+            Write: Caffe 99bd997, its last version, as ``make CAFFE=--cuda`` builds it.
         """,
         "cupy-missing": """
             What: GPU mode without CuPy.

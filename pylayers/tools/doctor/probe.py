@@ -94,7 +94,7 @@ def gpu(device):
     caffe = importlib.import_module("caffe")
     caffe.set_mode_gpu()
     caffe.set_device(device)
-    return {"cuda": _cuda_in_use()}
+    return {"cuda": _cuda_in_use(), "has_addresses": hasattr(caffe._caffe.Blob, "_gpu_data_ptr")}
 
 
 def cupy(device):

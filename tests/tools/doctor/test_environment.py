@@ -189,8 +189,15 @@ def test_finds_nothing_wrong_with_cupy():
 
 
 def test_cupy_is_asked_where_caffes_gpu_mode_works(monkeypatch):
-    answers = {"gpu": Answer({"cuda": 12}, "", 0), "cupy": Answer({"missing": True, "traceback": ""}, "", 0)}
+    found = {"cuda": 12, "has_addresses": True}
+    answers = {"gpu": Answer(found, "", 0), "cupy": Answer({"missing": True, "traceback": ""}, "", 0)}
     monkeypatch.setattr(environment, "ask", lambda do, *arguments: answers[do])
     (finding,) = environment.check_gpu([0, 1], file="solver.prototxt", line=3)
     assert (finding.rule, finding.file, finding.line) == ("cupy-missing", "solver.prototxt", 3)
     assert finding.write == "pip install cupy-cuda12x"
+
+
+def test_a_pycaffe_without_addresses_on_the_gpu(monkeypatch):
+    monkeypatch.setattr(environment, "ask", lambda do, *_: Answer({"cuda": 12, "has_addresses": False}, "", 0))
+    (finding,) = environment.check_gpu([0], file="solver.prototxt", line=3)
+    assert (finding.rule, finding.severity, finding.line) == ("old-pycaffe", "warning", 3)
