@@ -40,3 +40,12 @@ def use(device):
         raise UserError(f"{gpu.NO_ADDRESSES}; --device gpu needs Caffe 99bd997, its last version")
     caffe.set_mode_gpu()
     caffe.set_device(0)
+
+
+def wait():
+    """Waits until the GPU has done all that it was given. It needs no CuPy."""
+    from pylayers.runtime import mode
+
+    status = mode.find_driver().cuCtxSynchronize()
+    if status:
+        raise UserError(f"CUDA's driver says {status} (an error of cuda.h) where it should wait for the GPU")

@@ -14,7 +14,7 @@ from harness.nets import SOFTMAX, input_text, layer, load, python_layer
 
 from pylayers.caffe_nets import read
 from pylayers.caffe_nets.labels import Label, draw, find_labels
-from pylayers.tools import cli
+from pylayers.tools import cli, device
 from pylayers.tools.compare import Settings, all_layers, passes, two_nets, values
 from pylayers.tools.twins import PAIRS, Case, net_text
 
@@ -631,3 +631,12 @@ def test_difference_is_relative_to_the_largest_magnitude():
     absolute, relative, errors = two_nets._difference(np.array([4.0, 0, 1]), np.array([4.0, 0.5, 1]))
     assert (absolute, relative) == (0.5, 0.125)
     assert sum(errors) == 1
+
+
+def test_on_the_gpu_times_begin_and_end_when_all_is_done(monkeypatch):
+    waits = []
+    monkeypatch.setattr(device, "use", lambda _: None)
+    monkeypatch.setattr(device, "wait", lambda: waits.append(1))
+    pair = [read.read(path, "test") for path in (EUCLIDEAN, twin(EUCLIDEAN))]
+    assert two_nets.compare(pair, Settings(device="gpu", repeat=3))["within_tolerance"]
+    assert len(waits) == 2 * 2 * 3

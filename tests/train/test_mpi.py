@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -97,6 +98,7 @@ def test_a_folder_without_the_data_is_named(folder):
     assert re.search(r"rank 1 of 2 on \S+ ends the training", done.stderr)
 
 
+@pytest.mark.skipif(not shutil.which("ssh"), reason="mpirun reaches other hosts by ssh, and there is none")
 def test_a_host_that_is_not_there(folder):
     write("far")
     done = run(

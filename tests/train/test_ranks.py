@@ -55,11 +55,11 @@ layer {{ name: "data" type: "DummyData" top: "data" top: "label"
     ],
 )
 def test_every_solver(more, ranks, train_in_threads):
-    write("one", batch=8 * ranks, more=more)
-    write("many", more=more)
+    write("one", batch=8 * ranks, more=more, iterations=10, rate=0.01)
+    write("many", more=more, iterations=10, rate=0.01)
     train_in_threads("one", 1)
     train_in_threads("many", ranks)
-    assert difference("many_iter_20.caffemodel", "one_iter_20.caffemodel") < 1e-6
+    assert difference("many_iter_10.caffemodel", "one_iter_10.caffemodel") < 1e-6
 
 
 @pytest.mark.parametrize("iter_size", [1, 2])
@@ -83,15 +83,15 @@ def test_labels_that_the_ranks_ignore_unequally(layer, options, iter_size, train
     labels = random.integers(0, 3, 48)
     labels[1::2][np.arange(24) % 4 > 0] = 3
     write_data(data=random.normal(size=(48, 6)), label=labels)
-    more = {"rate": 0.02, "more": f"iter_size: {iter_size}", "layer": layer, "options": options}
+    more = {"iterations": 10, "rate": 0.02, "more": f"iter_size: {iter_size}", "layer": layer, "options": options}
     write("one", batch=16, **more)
     write("many", **more)
     train_in_threads("one", 1)
     train_in_threads("many", 2)
-    assert difference("many_iter_20.caffemodel", "one_iter_20.caffemodel") < 1e-6
+    assert difference("many_iter_10.caffemodel", "one_iter_10.caffemodel") < 1e-6
     train_in_threads("many", 2, "--local-normalizer")
     same = layer == "DiceLossLayer" and "per_item" in options
-    assert same or difference("many_iter_20.caffemodel", "one_iter_20.caffemodel") > 1e-5
+    assert same or difference("many_iter_10.caffemodel", "one_iter_10.caffemodel") > 1e-5
 
 
 def test_two_hundred_iterations(train_in_threads):

@@ -16,7 +16,7 @@ from pylayers.caffe_nets import build, child, read
 from pylayers.caffe_nets.child_main import at
 from pylayers.caffe_nets.text import quoted
 from pylayers.errors import UserError
-from pylayers.tools import report
+from pylayers.tools import device, report
 from pylayers.tools.compare import passes
 
 _COLUMNS = ("absolute", "relative", "float64_a", "float64_b")
@@ -226,21 +226,17 @@ def _times(loaded, settings):
     for _ in range(settings.repeat):
         for net, seconds in zip(loaded, times):
             last = len(net.layers) - 1
+            if settings.device == "gpu":
+                device.wait()
             start = time.perf_counter()
             net._forward(0, last)
             middle = time.perf_counter()
             build.backward(net)
             if settings.device == "gpu":
-                _wait_for_gpu(net)
+                device.wait()
             seconds["forward"].append(middle - start)
             seconds["backward"].append(time.perf_counter() - middle)
     return [{kind: 1000 * statistics.median(values) for kind, values in seconds.items()} for seconds in times]
-
-
-def _wait_for_gpu(net):
-    """Reads the smallest gradient of an input: its copy to the host waits for all that was started before."""
-    if net.inputs:
-        _ = min((net.blobs[name] for name in net.inputs), key=lambda blob: blob.count).diff
 
 
 def worst(rows, key):
