@@ -193,7 +193,7 @@ class LossLayer(caffe.Layer):
             ValueError: a bottom is a scalar, is empty, or has another first dimension than the first one; or what
                 `check_shapes` raises.
         """
-        self.kept = None
+        self.kept = self._shared_divisor = None
         shapes = [shape_of(blob) for blob in as_list(bottom)]
         if shapes != self._checked_shapes:
             self.shapes, self._checked_shapes = shapes, None
@@ -302,7 +302,7 @@ class LossLayer(caffe.Layer):
         """Z, for the loss that this process computes.
 
         The processes' losses and gradients are averaged. So that the mean is that of the whole batch, Z is the sum of
-        the processes' Z, divided by their number.
+        the processes' Z, divided by their number. They add it up once, in forward; backward takes the same.
 
         Args:
             z: a number, an array without axes, or `Terms`: that of this process's part of the batch.
@@ -312,8 +312,10 @@ class LossLayer(caffe.Layer):
         """
         count = z.count if isinstance(z, Terms) else z
         if self.is_shared():
-            count = float(self.over_ranks(count))
-            return (max(1.0, count) if isinstance(z, Terms) else count) / reduction.ranks.count
+            if self._shared_divisor is None:
+                count = float(self.over_ranks(count))
+                self._shared_divisor = (max(1.0, count) if isinstance(z, Terms) else count) / reduction.ranks.count
+            return self._shared_divisor
         if not isinstance(z, Terms):
             return z
         return max(1, count) if isinstance(count, (int, float)) else count.clip(1)

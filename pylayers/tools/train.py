@@ -1,11 +1,12 @@
 """`pylayers train`: what `caffe train` does, in one process or in several that MPI starts."""
 
+import contextlib
 import os
-import signal
 import traceback
 
 from pylayers.errors import UserError
 from pylayers.tools import arguments, device
+from pylayers.train.requests import EFFECTS, Signals
 
 HELP = "train a net as caffe train does, with mpirun in several processes"
 EXAMPLE = """\
@@ -16,7 +17,6 @@ example:
 Options and log are those of caffe train. With mpirun each process takes its own part of the data, and the processes'
 gradients are averaged: 4 processes with a batch of 16 take steps as one with a batch of 64. To mpirun's processes
 SIGUSR1 means snapshot, SIGUSR2 snapshot and stop."""
-EFFECTS = ("stop", "snapshot", "none")
 
 
 def add_arguments(parser):
@@ -65,11 +65,12 @@ def run(options):
     """
     from pylayers.train import ranks as all_ranks
 
+    signals = Signals(options.sigint_effect, options.sighup_effect)
     ranks = all_ranks.find()
     # Before Caffe is imported, as BLAS reads it then.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // ranks.local_count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(ranks.threads()))
     try:
-        return _train(options, ranks)
+        return _train(options, ranks, signals)
     except UserError as error:
         if ranks.count == 1:
             raise
@@ -80,18 +81,18 @@ def run(options):
         ranks.fail(1, traceback.format_exc().rstrip())
 
 
-def _train(options, ranks):
+def _train(options, ranks, signals):
     device.import_caffe()
     import caffe
 
     from pylayers.runtime import reduction
-    from pylayers.train import agreement, data, loop, solver
+    from pylayers.train import agreement, c_rand, data, loop, solver
     from pylayers.train.notes import notes
 
-    param = _solver_parameter(options)
+    param = _solver_parameter(options, ranks)
     nets = solver.nets(param)
     for net in nets:
-        data.check_files(net.layer, ranks)
+        data.check_net(net, ranks)
     caffe.init_log(0, True)
     options.is_gpu = _choose_device(options, param, ranks)
     if ranks.count > 1:
@@ -100,9 +101,9 @@ def _train(options, ranks):
         caffe.set_multiprocess(True)
         if not options.local_normalizer:
             reduction.ranks = ranks
-    signals = Signals(options, loop.REQUESTS)
     made = solver.make(param)
-    agreement.check(made, param, ranks)
+    numbers = c_rand.OwnNumbers().using if ranks.count > 1 else contextlib.nullcontext
+    agreement.check(made, param, nets, options, ranks)
     if ranks.count > 1 and not options.same_data:
         data.check_dealt(made.net, ranks)
     for note in notes(nets[0].layer, ranks, options.local_normalizer):
@@ -111,14 +112,17 @@ def _train(options, ranks):
     if options.snapshot:
         made.restore(options.snapshot)
         if not options.restart_data:
-            data.Position(made, param, nets, ranks).go_to(made.iter)
+            data.Position(made, param, nets, ranks, numbers).go_to(made.iter)
             if ranks.count > 1 and ranks.number == 0:
-                caffe.log(f"The data go on as after {made.iter} iterations of {ranks.count} processes")
-    loop.Training(made, param, nets[0].name, ranks, signals.take, options).run()
+                caffe.log(
+                    f"The data go on as after {made.iter} iterations of {ranks.count} processes; after those of "
+                    "another number their order differs"
+                )
+    loop.Training(made, param, nets[0], ranks, signals.take, options, numbers).run()
     return 0
 
 
-def _solver_parameter(options):
+def _solver_parameter(options, ranks):
     """The solver's prototxt with the command's options."""
     from pylayers.train import snapshots, solver
 
@@ -126,7 +130,7 @@ def _solver_parameter(options):
     for path in (options.snapshot, *(options.weights or "").split(",")):
         if path and not os.path.isfile(path):
             raise UserError(f"there is no file {path}")
-    if param.snapshot or param.snapshot_after_train:
+    if ranks.number == 0 and (param.snapshot or param.snapshot_after_train):
         snapshots.check(param)
     if options.snapshot or options.weights:
         del param.weights[:]
@@ -148,39 +152,16 @@ def _choose_device(options, param, ranks):
     if chosen is None:
         caffe.set_mode_cpu()
         return False
-    numbers = list(range(ranks.local_count)) if chosen == "local" else chosen.split(",")
+    numbers = ranks.local_gpus() if chosen == "local" else chosen.split(",")
     if len(numbers) != ranks.local_count or "all" in numbers:
+        each = "N" if "all" in numbers else len(numbers)
         raise UserError(
             f"--gpu {chosen} with {ranks.local_count} process{'es' if ranks.local_count > 1 else ''} on {ranks.host}: "
-            f"each has one GPU; mpirun -n {len(numbers)} pylayers train --gpu {chosen} ... starts as many, and --gpu "
-            "local gives each its own"
+            f"each has one GPU; mpirun -n {each} pylayers train --gpu {chosen.replace('all', 'local')} ... starts as "
+            "many, and --gpu local gives each its own"
         )
     if not blobs.CUDA_BUILD:
         raise UserError("this Caffe is built for the CPU alone; --gpu needs one that is built with CUDA")
     caffe.set_device(int(numbers[ranks.local_number]))
     caffe.set_mode_gpu()
     return True
-
-
-class Signals:
-    """What signals have asked for."""
-
-    def __init__(self, options, requests):
-        """Takes the options ``sigint_effect`` and ``sighup_effect``, and the requests there are, by their urgency."""
-        self._asked, self._requests = 0, requests
-        effects = {
-            signal.SIGINT: options.sigint_effect,
-            signal.SIGHUP: options.sighup_effect,
-            signal.SIGUSR1: "snapshot",
-            signal.SIGUSR2: "stop",
-        }
-        for number, effect in effects.items():
-            signal.signal(number, lambda *_, effect=effect: self._note(effect))
-
-    def _note(self, effect):
-        self._asked = max(self._asked, self._requests.index(effect))
-
-    def take(self):
-        """What was asked for since the last call: the index of the most urgent request."""
-        asked, self._asked = self._asked, 0
-        return asked

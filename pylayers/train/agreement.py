@@ -6,15 +6,18 @@ import pylayers
 from pylayers.errors import UserError
 
 # Paths may differ from host to host; what is in the nets' files is compared.
-_PATHS = ("net", "train_net", "test_net", "snapshot_prefix")
+_PATHS = ("net", "train_net", "test_net", "snapshot_prefix", "source", "mean_file", "root_folder")
+_OPTIONS = ("same_data", "local_normalizer", "restart_data", "snapshot")
 
 
-def check(solver, param, ranks):
+def check(solver, param, nets, options, ranks):
     """Compares what the ranks have. All ranks must call it.
 
     Args:
         solver: the solver, with its nets.
         param: its SolverParameter.
+        nets: the NetParameters of its nets.
+        options: the command's.
         ranks: a `Ranks`.
 
     Raises:
@@ -22,7 +25,7 @@ def check(solver, param, ranks):
     """
     if ranks.count == 1:
         return
-    every = ranks.gather((ranks.host, _what(solver, param)))
+    every = ranks.gather((ranks.host, _what(solver, param, nets, options)))
     (_, first), *others = every
     for number, (host, found) in enumerate(others, 1):
         for key in first:
@@ -36,17 +39,23 @@ def check(solver, param, ranks):
                 )
 
 
-def _what(solver, param):
-    net = solver.net
-    settings = {field.name: str(value) for field, value in param.ListFields() if field.name not in _PATHS}
+def _what(solver, param, nets, options):
     return {
         "version of pylayers": pylayers.__version__,
         "version of Caffe": caffe.__version__,
-        "solver": sorted(settings.items()),
-        "net": [f'layer "{name}" ({layer.type})' for name, layer in zip(net._layer_names, net.layers)],
-        "net's parameters": [(name, [tuple(blob.data.shape) for blob in blobs]) for name, blobs in net.params.items()],
-        "test nets": [[f'layer "{name}"' for name in each._layer_names] for each in solver.test_nets],
+        "option": [f"{name}: {bool(getattr(options, name))}" for name in _OPTIONS],
+        "solver": _lines(param),
+        "net": [line for net in nets for line in _lines(net)],
+        "net's parameters": [
+            (name, [tuple(blob.data.shape) for blob in blobs]) for name, blobs in solver.net.params.items()
+        ],
     }
+
+
+def _lines(message):
+    """The text of a message, without its paths."""
+    lines = map(str.strip, str(message).splitlines())
+    return [line for line in lines if line.partition(":")[0] not in _PATHS]
 
 
 def _difference(ours, theirs):

@@ -26,17 +26,20 @@ def sources(net):
     ]
 
 
-def check_files(layers, ranks):
-    """Checks, before Caffe ends the process for it, that this rank can read what the net's layers read.
+def check_net(net, ranks):
+    """Checks, before Caffe ends the process for it, that this rank can read what a net reads.
 
     Args:
-        layers: LayerParameters of one phase.
+        net: a NetParameter with the layers of its phase.
         ranks: a `Ranks`.
 
     Raises:
-        UserError: a source is not there, or is a LEVELDB, which one process alone can open.
+        UserError: a source is not there; with several ranks, a source is a LEVELDB, which one process alone can open,
+            or the net is one of those that `pylayers train` knows only in one process.
     """
-    for layer in layers:
+    if ranks.count > 1 and net.layers:
+        raise UserError(f'net "{net.name}" is of the old format, with "layers"; upgrade_net_proto_text upgrades it')
+    for layer in net.layer:
         if layer.type not in _SOURCES:
             continue
         block = getattr(layer, _SOURCES[layer.type])
@@ -47,6 +50,12 @@ def check_files(layers, ranks):
                 f'layer "{layer.name}": {block.source} is read as LEVELDB, Caffe\'s default, which one process alone '
                 "can open; make it an LMDB (convert_imageset --backend lmdb), and write backend: LMDB"
             )
+    shuffled = [layer.name for layer in net.layer if layer.type == "HDF5Data" and layer.hdf5_data_param.shuffle]
+    if ranks.count > 1 and len(shuffled) > 1:
+        raise UserError(
+            f"layers {shuffled} of one net shuffle with one rand(), and several processes would draw in another order: "
+            "put their rows into the same HDF5 files, for one layer"
+        )
 
 
 def check_dealt(net, ranks):
@@ -61,38 +70,47 @@ def check_dealt(net, ranks):
             raise UserError(f'layer "{name}": {kind} gives all {ranks.count} processes the same rows; {_CURE}')
 
 
-def check_first_batch(net, ranks):
-    """Checks that no layer whose rows nobody knows has given two ranks the same batch. All ranks must call it.
+class FirstBatch:
+    """The first batch of the layers whose rows nobody knows, such as Python layers, as a hash for each."""
 
-    Raises:
-        UserError: on rank 0, one has.
-    """
-    found = sources(net)
-    unknown = [index for index in found if net.layers[index].type not in DEALT]
-    # A DummyData layer of constants beside other data is one: numbers that are meant to be the same.
-    asked = [index for index in unknown if net.layers[index].type != "DummyData"] or (
-        unknown if len(unknown) == len(found) else []
-    )
-    every = ranks.gather({net._layer_names[index]: _hash(net, index) for index in asked})
-    for index in asked:
-        name = net._layer_names[index]
-        digests = [hashes.get(name) for hashes in every]
-        twin = next((number for number, digest in enumerate(digests) if digest in digests[:number]), None)
-        if twin is not None:
-            ranks.raise_alike(
-                UserError(
-                    f'layer "{name}" ({net.layers[index].type}) has given rank {digests.index(digests[twin])} and rank '
-                    f"{twin} the same first batch: let a Python layer take every caffe.solver_count()-th row from row "
-                    "caffe.solver_rank() on; --same-data trains so"
+    def __init__(self, net):
+        """Hears of the forward of these layers, as the layers after them may change the rows in place."""
+        found = sources(net)
+        unknown = [index for index in found if net.layers[index].type not in DEALT]
+        # A DummyData layer of constants beside other data is one: numbers that are meant to be the same.
+        asked = [index for index in unknown if net.layers[index].type != "DummyData"] or (
+            unknown if len(unknown) == len(found) else []
+        )
+        self._net, self._asked, self._hashes = net, asked, {}
+        if asked:
+            net.after_forward(self._note)
+
+    def _note(self, index):
+        if index in self._asked and index not in self._hashes:
+            found = hashlib.sha256()
+            for top in self._net._top_ids(index):
+                found.update(self._net._blobs[top].data)
+            self._hashes[index] = found.hexdigest()
+
+    def check(self, ranks):
+        """Checks that no two ranks have the same. All ranks must call it.
+
+        Raises:
+            UserError: on rank 0, two have.
+        """
+        every = ranks.gather(self._hashes)
+        for index in self._asked:
+            digests = [hashes[index] for hashes in every]
+            twin = next((number for number, digest in enumerate(digests) if digest in digests[:number]), None)
+            if twin is not None:
+                name, kind = self._net._layer_names[index], self._net.layers[index].type
+                ranks.raise_alike(
+                    UserError(
+                        f'layer "{name}" ({kind}) has given rank {digests.index(digests[twin])} and rank {twin} the '
+                        "same first batch: let a Python layer take every caffe.solver_count()-th row from row "
+                        "caffe.solver_rank() on; --same-data trains so"
+                    )
                 )
-            )
-
-
-def _hash(net, index):
-    found = hashlib.sha256()
-    for top in net._top_ids(index):
-        found.update(net._blobs[top].data)
-    return found.hexdigest()
 
 
 def skip(net, indices, batches):
@@ -105,7 +123,7 @@ def skip(net, indices, batches):
 class Position:
     """Moves the data layers of a solver's nets to where a training leaves them."""
 
-    def __init__(self, solver, param, nets, ranks):
+    def __init__(self, solver, param, nets, ranks, numbers):
         """Prepares it.
 
         Args:
@@ -113,13 +131,15 @@ class Position:
             param: its SolverParameter.
             nets: the NetParameters of its nets, the train net first.
             ranks: a `Ranks`.
+            numbers: a context manager that gives the test nets numbers of rand() of their own, see `loop.Training`.
         """
         self._nets = [solver.net, *solver.test_nets]
         self._batches = [max(1, param.iter_size), *param.test_iter]
         self._sources = [sources(net) for net in self._nets]
         self._param = param
         steps = [ranks.count, *[1] * len(solver.test_nets)]
-        self._periods = [_period(net.layer, step) for net, step in zip(nets, steps)]
+        self._periods = [None if net.layers else _period(net.layer, step) for net, step in zip(nets, steps)]
+        self._numbers = numbers
 
     def go_to(self, iteration):
         """Does it for a training that has come to an iteration, whose own test is still to come."""
@@ -129,7 +149,8 @@ class Position:
         with progress_bar("moving the data on", iteration) as advance:
             for number in range(iteration):
                 if self._tests(number):
-                    self._skip(range(1, len(self._nets)))
+                    with self._numbers():
+                        self._skip(range(1, len(self._nets)))
                 self._skip([0])
                 advance()
 

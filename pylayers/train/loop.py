@@ -7,12 +7,9 @@ import numpy as np
 from pylayers.errors import UserError
 from pylayers.train import data, gradients, snapshots
 from pylayers.train.display import Display
-from pylayers.train.losses import Smoothed, first_nan, forward, outputs, total_loss
-from pylayers.train.testing import Test
-
-# What a signal asks for; of several ranks' requests the most urgent counts.
-REQUESTS = ("none", "snapshot", "stop")
-NONE, SNAPSHOT, STOP = range(len(REQUESTS))
+from pylayers.train.losses import Smoothed, first_nan, forward, losses_of, outputs, total_loss
+from pylayers.train.requests import NONE, SNAPSHOT, STOP
+from pylayers.train.testing import SharedTest
 
 
 class Training:
@@ -22,29 +19,34 @@ class Training:
     with a batch of B train as one with a batch of N·B.
     """
 
-    def __init__(self, solver, param, name, ranks, signals, options):
+    def __init__(self, solver, param, net, ranks, signals, options, numbers):
         """Prepares it.
 
         Args:
             solver: a solver of `solver.make`, restored where it goes on from a snapshot.
             param: the SolverParameter that the user wrote.
-            name: of the train net.
+            net: the NetParameter of the train net.
             ranks: a `Ranks`.
-            signals: a function that gives what signals have asked for since it was called last: an index of REQUESTS.
-            options: an object with ``is_gpu``, ``same_data``, ``allow_nan`` and ``timing``, all bools.
+            signals: a function that gives what signals have asked for since it was called last, flags of `requests`.
+            options: an object with ``is_gpu``, ``same_data``, ``allow_nan`` and ``timing``, all bools; and with
+                ``snapshot``, the one that the training goes on from, or None.
+            numbers: a context manager for tests. With several ranks, the last is through with an epoch one batch before
+                the others. So tests that draw from C's rand() would part them; there they have numbers of their own.
         """
         self._solver, self._net, self._param, self._ranks, self._signals = solver, solver.net, param, ranks, signals
-        self._name, self._options, self._start = name, options, solver.iter
+        self._name, self._options, self._start, self._numbers = net.name, options, solver.iter, numbers
         self._display = Display(param, ranks, solver.iter)
         self._smoothed = Smoothed(param.average_loss, solver.iter)
-        self._tests = [Test(net, count, ranks) for net, count in zip(solver.test_nets, param.test_iter)]
-        self._pass_losses = []
-        self._asked, self._last_snapshot = NONE, ""
-        self._average = gradients.start(solver, ranks, options.is_gpu)
+        self._tests = [SharedTest(net, count, ranks) for net, count in zip(solver.test_nets, param.test_iter)]
+        self._losses, self._pass_losses = losses_of(solver.net), []
+        self._asked, self._is_in_step = NONE, False
+        self._last_snapshot, self._saved_at = options.snapshot, None
+        self._average = gradients.start(solver, net, ranks, options.is_gpu)
         if param.iter_size > 1:
             last = len(solver.net.layers) - 1
-            solver.net.after_forward(lambda layer: self._note_pass() if layer == last else None)
-        solver.add_callback(self._pass_losses.clear, self._have_gradients)
+            solver.net.after_forward(lambda layer: self._note_pass() if layer == last and self._is_in_step else None)
+        self._first = data.FirstBatch(solver.net) if ranks.count > 1 and not options.same_data else None
+        solver.add_callback(self._begin, self._have_gradients)
 
     def run(self):
         """Trains up to max_iter, or until a signal stops it; logs what Caffe does.
@@ -63,23 +65,23 @@ class Training:
         param, solver, say = self._param, self._solver, self._display.say
         say(f"Solving {self._name}")
         say(f"Learning Rate Policy: {param.lr_policy}")
-        while solver.iter < param.max_iter and self._asked != STOP:
+        while solver.iter < param.max_iter and not self._asked & STOP:
             if self._is_due(param.test_interval) and (solver.iter or param.test_initialization):
                 self._test_all()
-                if self._asked == STOP:
+                if self._asked & STOP:
                     break
             solver.step(1)
-            if self._is_due(param.snapshot) or self._asked == SNAPSHOT:
+            if self._is_due(param.snapshot) or self._asked & SNAPSHOT:
                 self._snapshot()
-        if param.snapshot_after_train and not self._is_due(param.snapshot):
+        if param.snapshot_after_train and self._saved_at != solver.iter:
             self._snapshot()
         self._display.traffic(solver.iter, list(self._net._layer_names) if self._options.timing else [])
-        if self._asked == STOP:
+        if self._asked & STOP:
             say("Optimization stopped early.")
             return
         if self._is_due(param.display):
             forward(self._net)
-            loss, _ = self._over_ranks(total_loss(self._net))
+            loss, _ = self._over_ranks(total_loss(self._losses))
             self._smoothed.add(loss, solver.iter)
             say(f"Iteration {solver.iter}, loss = {self._smoothed.value:g}")
         if self._is_due(param.test_interval):
@@ -90,17 +92,22 @@ class Training:
         return interval > 0 and self._solver.iter % interval == 0
 
     def _over_ranks(self, loss=0.0):
-        """The mean of the ranks' losses, and the most urgent of what signals have asked of them, by one sum."""
+        """The mean of the ranks' losses, and all that signals have asked of them, by one sum."""
         asked = self._signals()
         if self._ranks.count == 1:
             return loss, asked
-        sums = np.zeros(1 + len(REQUESTS))
-        sums[0], sums[1 + asked] = loss, 1
+        flags = (SNAPSHOT, STOP)
+        sums = np.array([loss, *(bool(asked & flag) for flag in flags)], np.float64)
         self._ranks.add(sums, "losses")
-        return np.float32(sums[0] / self._ranks.count), int(np.flatnonzero(sums[1:])[-1])
+        return np.float32(sums[0] / self._ranks.count), sum(flag for flag, count in zip(flags, sums[1:]) if count)
+
+    def _begin(self):
+        """Called by Caffe before the first forward of an iteration."""
+        self._pass_losses.clear()
+        self._is_in_step = True
 
     def _note_pass(self):
-        loss = total_loss(self._net)
+        loss = total_loss(self._losses)
         if np.isnan(loss) and not self._options.allow_nan:
             raise UserError(
                 f"the loss is NaN in iteration {self._solver.iter}: {first_nan(self._net)}; --allow-nan goes on"
@@ -109,21 +116,18 @@ class Training:
 
     def _have_gradients(self):
         """Called by Caffe between backward and the update."""
-        iteration = self._solver.iter
-        if iteration == self._start and self._ranks.count > 1 and not self._options.same_data:
-            data.check_first_batch(self._net, self._ranks)
+        iteration, self._is_in_step = self._solver.iter, False
+        if iteration == self._start and self._first:
+            self._first.check(self._ranks)
         if not self._pass_losses:
             self._note_pass()
-        if self._average:
-            self._average()
+        self._average()
         loss = np.float32(0)
         for each in self._pass_losses:
             loss += each
         loss, self._asked = self._over_ranks(loss / np.float32(len(self._pass_losses)))
-        is_shown = self._is_due(self._param.display)
-        if is_shown or self._param.average_loss > 1:
-            self._smoothed.add(loss, iteration)
-        if is_shown:
+        self._smoothed.add(loss, iteration)
+        if self._is_due(self._param.display):
             self._display.iteration(iteration, self._smoothed.value, self._outputs(), self._solver.lr)
         self._display.progress(iteration, loss, self._solver.lr)
 
@@ -144,7 +148,8 @@ class Training:
         for number, (test, net) in enumerate(zip(self._tests, self._solver.test_nets)):
             self._display.say(f"Iteration {self._solver.iter}, Testing net (#{number})")
             net.share_with(self._net)
-            found = test.run(self._is_stopped)
+            with self._numbers():
+                found = test.run(self._is_stopped)
             if found is None:
                 self._display.say("Test interrupted.")
                 return
@@ -155,14 +160,14 @@ class Training:
 
     def _is_stopped(self):
         _, self._asked = self._over_ranks()
-        if self._asked == SNAPSHOT:
+        if self._asked & SNAPSHOT:
             self._snapshot()
-        return self._asked == STOP
+        return bool(self._asked & STOP)
 
     def _snapshot(self):
         self._average_batch_norm()
         name = snapshots.save(self._solver, self._param) if self._ranks.number == 0 else ""
-        self._last_snapshot = self._ranks.gather(name)[0]
+        self._last_snapshot, self._saved_at = self._ranks.gather(name)[0], self._solver.iter
 
     def _average_batch_norm(self):
         """Each rank's running sums are those of its own batches, until a test or a snapshot wants one net."""

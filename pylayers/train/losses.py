@@ -8,21 +8,22 @@ def forward(net):
     net._forward(0, len(net.layers) - 1)
 
 
-def total_loss(net):
-    """The sum of a net's losses, each times its loss weight, as Net::Forward adds them up."""
+def total_loss(losses):
+    """The sum of losses, each times its loss weight, as Net::Forward adds them up; pairs from `losses_of`."""
     total = np.float32(0)
-    for index in _losses(net):
-        data = net._blobs[index].data.ravel()
-        total += np.float32(np.dot(data, np.full(data.size, net._blob_loss_weights[index], np.float32)))
+    for blob, weight in losses:
+        data = blob.data.ravel()
+        total += np.float32(np.dot(data, np.full(data.size, weight, np.float32)))
     return total
 
 
-def _losses(net):
-    """The indices of the blobs with a loss weight. Tops that a prototxt does not name have one name together."""
+def losses_of(net):
+    """The blobs of a net with a loss weight, and that. Tops that a prototxt does not name have one name together."""
     tops = [index for layer in range(len(net.layers)) for index in net._top_ids(layer)]
     # In place several layers have one top, and the weight that counts is that of the last of them.
     once = list(dict.fromkeys(reversed(tops)))[::-1]
-    return [index for index in once if net._blob_loss_weights[index]]
+    weights = net._blob_loss_weights
+    return [(net._blobs[index], weights[index]) for index in once if weights[index]]
 
 
 def outputs(net):

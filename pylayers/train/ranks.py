@@ -12,7 +12,7 @@ from pylayers.errors import UserError
 from pylayers.runtime.reduction import OneRank
 
 # What launchers tell each process of their number: Open MPI's, MPICH's and Intel's, Slurm's.
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 class Ranks(OneRank):
@@ -42,6 +42,18 @@ class Ranks(OneRank):
     def gather(self, value):
         """What each rank gives, a list on every rank."""
         return [value]
+
+    def threads(self):
+        """The number of threads to compute with: its cores, of which those that several processes have are shared."""
+        mine = os.sched_getaffinity(0)
+        every = self.gather((self.host, mine))
+        return max(1, len(mine) // sum(host == self.host and bool(cores & mine) for host, cores in every))
+
+    def local_gpus(self):
+        """A GPU for each process of this host: those that it sees, or where a launcher shows each its own, that one."""
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        count = len(seen.split(",")) if seen else self.local_count
+        return [number % count for number in range(self.local_count)]
 
     def name(self, number=None):
         """This rank, or another, as messages name it."""

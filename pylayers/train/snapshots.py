@@ -1,6 +1,7 @@
 """Snapshots, whole or not at all: Caffe writes them aside, and they get their names when both files are there."""
 
 import contextlib
+import glob
 import os
 import shutil
 
@@ -26,6 +27,7 @@ def check(param):
             import h5py  # noqa: F401
         except ImportError:
             raise UserError("snapshot_format: HDF5 needs h5py here; pip install h5py, or leave it out") from None
+    remove_parts(f"{solvers.part_prefix(param.snapshot_prefix)}_iter_")  # of a training that was killed
 
 
 def save(solver, param):
@@ -42,21 +44,32 @@ def save(solver, param):
     model, state = (
         f"{param.snapshot_prefix}_iter_{solver.iter}{kind}{end}" for kind in (".caffemodel", ".solverstate")
     )
-    size = 4 * sum(blob.count for blob in solvers.parameters(solver.net))
-    _check_room(part, size * (2 + (param.type in ("AdaDelta", "Adam"))))
+    size = 4 * sum(blob.count for blobs in solver.net.params.values() for blob in blobs)
+    history = 4 * sum(blob.count for blob in solvers.parameters(solver.net))
+    history *= 2 if param.type in ("AdaDelta", "Adam") else 1
+    _check_room(part, size * (2 if param.snapshot_diff else 1) + history)
     try:
         solver.snapshot()
-        if os.path.getsize(f"{part}.caffemodel{end}") < size:
-            raise UserError(f"{part}.caffemodel{end} was cut off: is the disk full?")
+        for path, least in ((f"{part}.caffemodel{end}", size), (f"{part}.solverstate{end}", history)):
+            if os.path.getsize(path) < least:
+                raise UserError(f"{path} was cut off: is the disk full?")
         (_name_model_hdf5 if end else _name_model)(f"{part}.solverstate{end}", model)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(state)  # of another training: it would name this model
         os.replace(f"{part}.caffemodel{end}", model)
         os.replace(f"{part}.solverstate{end}", state)
+    except OSError as error:
+        raise UserError(f"cannot write the snapshot {model}: {error.strerror or error}") from None
     finally:
-        for kind in (".caffemodel", ".solverstate"):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(f"{part}{kind}{end}")
+        remove_parts(part)
     caffe.log(f"Snapshot {model} and {state} are whole")
     return state
+
+
+def remove_parts(prefix):
+    """Removes what was written aside under names that begin so."""
+    for path in glob.glob(f"{glob.escape(prefix)}*"):
+        os.remove(path)
 
 
 def _check_room(path, size):
@@ -68,13 +81,9 @@ def _check_room(path, size):
 
 
 def _name_model(path, model):
-    """Writes into a solver's state which file has its parameters."""
-    state = caffe_pb2.SolverState()
-    with open(path, "rb") as file:
-        state.ParseFromString(file.read())
-    state.learned_net = model
-    with open(path, "wb") as file:
-        file.write(state.SerializeToString())
+    """Writes into a solver's state which file has its parameters: a field's last value counts."""
+    with open(path, "ab") as file:
+        file.write(caffe_pb2.SolverState(learned_net=model).SerializeToString())
         file.flush()
         os.fsync(file.fileno())
 

@@ -4,23 +4,29 @@ import numpy as np
 
 from pylayers.layer import LossLayer
 from pylayers.train import data
-from pylayers.train.losses import forward, outputs, total_loss
+from pylayers.train.losses import forward, losses_of, outputs, total_loss
+
+_REMEMBERS = ("Recurrent", "RNN", "LSTM")
 
 
-class Test:
-    """The tests of one test net."""
+class SharedTest:
+    """The tests of one test net.
+
+    Attributes:
+        shares: the number of ranks that share its batches.
+    """
 
     def __init__(self, net, batches, ranks):
         """Takes the net, the number of batches of a test, and a `Ranks`."""
         self._net, self._batches, self._ranks = net, batches, ranks
-        self._sources = data.sources(net)
+        self._sources, self._losses = data.sources(net), losses_of(net)
         # Rank 0 alone where ranks might get other rows, or a layer might remember the batches before.
-        self._shares = ranks.count if self._can_be_shared() else 1
+        self.shares = ranks.count if self._can_be_shared() else 1
 
     def _can_be_shared(self):
         layers = [self._net.layers[index] for index in range(len(self._net.layers))]
         return all(layers[index].type in data.DEALT for index in self._sources) and all(
-            isinstance(layer, LossLayer) for layer in layers if layer.type == "Python"
+            isinstance(layer, LossLayer) if layer.type == "Python" else layer.type not in _REMEMBERS for layer in layers
         )
 
     def run(self, is_stopped):
@@ -39,13 +45,13 @@ class Test:
         loss = np.float32(0)
         sums = [np.zeros_like(values) for _, _, values in outputs(net)]
         for batch in range(self._batches):
-            if batch % self._shares == 0 and is_stopped():
+            if batch % self.shares == 0 and is_stopped():
                 return None
-            if batch % self._shares != self._ranks.number:
+            if batch % self.shares != self._ranks.number:
                 data.skip(net, self._sources, 1)
                 continue
             forward(net)
-            loss += total_loss(net)
+            loss += total_loss(self._losses)
             sums = [total + values for total, (_, _, values) in zip(sums, outputs(net))]
         if self._ranks.count > 1:
             flat = np.concatenate([[loss], *map(np.ravel, sums)])

@@ -11,7 +11,7 @@ from harness.thread_ranks import ThreadRanks
 
 from pylayers.runtime import reduction
 from pylayers.tools import cli, train
-from pylayers.train import ranks
+from pylayers.train import ranks, requests
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def train_in_threads(folder, monkeypatch):
     It returns the lines of the log. No signal is heard.
     """
     monkeypatch.setattr(caffe, "init_log", lambda *_: None)
-    monkeypatch.setattr(train, "Signals", lambda *_: SimpleNamespace(take=lambda: 0))
+    monkeypatch.setattr(train, "Signals", lambda *_: SimpleNamespace(take=lambda: requests.NONE))
 
     def run(names, count, *options):
         names = [names] * count if isinstance(names, str) else names

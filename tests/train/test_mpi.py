@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.training import BIN, MPIRUN, difference, environment, needs_mpi, run, train, write
+from harness.training import BIN, MPIRUN, difference, environment, needs_mpi, run, train, write, write_data
 
 pytestmark = needs_mpi
 
@@ -26,6 +26,34 @@ def test_several_processes_are_one(ranks, data, folder):
     losses = [[float(loss) for loss in re.findall(r"loss(?: =|:) (\d\S*)", log.stderr)] for log in (one, many)]
     assert len(losses[0]) >= 8
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+RECORDER = """
+import caffe
+class Recorder(caffe.Layer):
+    def setup(self, bottom, top): pass
+    def reshape(self, bottom, top): pass
+    def forward(self, bottom, top):
+        if self.phase == caffe.TRAIN:
+            with open(f"rows_{caffe.solver_rank()}.txt", "a") as file:
+                print(*bottom[0].data[:, 0].astype(int), file=file)
+    def backward(self, top, propagate_down, bottom): pass
+"""
+
+
+def test_each_row_comes_once_an_epoch_where_both_nets_shuffle(folder):
+    """Tests come where the last rank is through with an epoch, and the others are not."""
+    Path("recorder.py").write_text(RECORDER)
+    write_data(data=np.tile(np.arange(48)[:, None], 6), label=np.zeros(48))
+    recorder = 'layer { name: "r" type: "Python" bottom: "data" python_param { module: "recorder" layer: "Recorder" } }'
+    write("both", rate=0, data="shuffle: true", layers=recorder, tests=3, more="snapshot_after_train: false")
+    done = train("both", ranks=2, PYTHONPATH=str(folder))
+    assert done.returncode == 0, done.stderr
+    rows = [np.loadtxt(f"rows_{rank}.txt", int) for rank in (0, 1)]
+    for epoch in range(6):
+        seen = [each[3 * epoch : 3 * epoch + 3].ravel() for each in rows]
+        assert sorted(np.concatenate(seen)) == list(range(48))
+    assert not np.array_equal(rows[0][:3], rows[0][3:6])
 
 
 def test_a_rank_that_fails_ends_all(folder):
@@ -48,7 +76,7 @@ def test_a_rank_that_fails_ends_all(folder):
 
 @pytest.mark.parametrize(("number", "ends"), [(signal.SIGUSR1, False), (signal.SIGUSR2, True)])
 def test_a_signal_to_mpirun_reaches_all_ranks(number, ends, folder):
-    write("long", iterations=10**8, tests=10**6, more="test_initialization: false")
+    write("long", iterations=10**8, tests=10**6, more="test_initialization: false snapshot_after_train: false")
     command = [*MPIRUN, "-n", "2", BIN / "pylayers", "train", "--solver", "long.prototxt"]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment()) as process:
         try:
@@ -84,6 +112,13 @@ def test_a_rank_that_is_killed_ends_all(folder):
     assert time.monotonic() - start < 10
     assert process.returncode != 0
     assert re.search(r"rank [01] with PID", log)
+    last = max(folder.glob("long_iter_*.solverstate"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    solver = Path("long.prototxt")
+    solver.write_text(
+        solver.read_text().replace("max_iter: 100000000", f"max_iter: {int(last.stem.rpartition('_')[2]) + 1}")
+    )
+    assert train("long", "--snapshot", last.name, "--restart-data").returncode == 0
+    assert not list(folder.glob(".*part*"))
 
 
 def test_a_folder_without_the_data_is_named(folder):

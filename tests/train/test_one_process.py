@@ -12,7 +12,7 @@ from harness.training import BIN, parameters, run, said, train, write, write_dat
 from pylayers.caffe_nets.build import load
 from pylayers.errors import UserError
 from pylayers.train import display
-from pylayers.train.losses import total_loss
+from pylayers.train.losses import losses_of, total_loss
 
 pytest.importorskip("h5py")
 
@@ -128,4 +128,4 @@ def test_a_loss_in_place_counts_once():
         'layer { name: "scaled" type: "Power" bottom: "x" top: "x" loss_weight: 2 power_param { scale: 3 } }'
     )
     net.forward()
-    assert total_loss(net) == 36
+    assert total_loss(losses_of(net)) == 36

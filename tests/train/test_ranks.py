@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
 from harness import ROOT
-from harness.training import difference, parameters, write, write_data
+from harness.training import DATA, difference, parameters, write, write_data
 
 from pylayers.errors import UserError
-from pylayers.train import data
+from pylayers.train import data, gradients
+from pylayers.train.testing import SharedTest
 
 DATABASE = """
 layer {{ name: "data" type: "Data" top: "data" top: "label"
@@ -201,13 +202,16 @@ def test_image_data_is_refused():
     [
         (
             ("num_output: 3", "num_output: 4"),
-            r"another net's parameters than rank 0 on \S+: \('scores', \[\(4, 6\), \(4,\)",
+            r"another net than rank 0 on \S+: num_output: 4, and rank 0 has num_output: 3",
         ),
         (
             ("TanH", "Sigmoid"),
-            r'another net than rank 0 on \S+: layer "tanh" \(Sigmoid\), and rank 0 has layer "tanh" \(TanH\)',
+            r'another net than rank 0 on \S+: type: "Sigmoid", and rank 0 has type: "TanH"',
         ),
-        (("base_lr: 0.1", "base_lr: 0.2"), r"another solver than rank 0 on \S+: \('base_lr', '0.2"),
+        (
+            ("base_lr: 0.1", "base_lr: 0.2"),
+            r"another solver than rank 0 on \S+: base_lr: 0.2, and rank 0 has base_lr: 0.1",
+        ),
     ],
 )
 def test_ranks_that_disagree_are_named(change, message, train_in_threads):
@@ -219,14 +223,16 @@ def test_ranks_that_disagree_are_named(change, message, train_in_threads):
         train_in_threads(["first", "second"], 2)
 
 
-def test_what_was_sent_is_said(train_in_threads):
+@pytest.mark.parametrize(("small", "names"), [(16384, {"small"}), (1, {"hidden", "scores"})])
+def test_what_was_sent_is_said(small, names, train_in_threads, monkeypatch):
+    """Of the layer "again" neither the shared nor the fixed parameters are sent."""
+    monkeypatch.setattr(gradients, "SMALL", small)
     write("sent")
     log = train_in_threads("sent", 2, "--timing")
     assert any(re.match(r"Communication: \S+ MB and \S+ ms an iteration, \S+ % of the time", line) for line in log)
     start = [line.startswith("sent for") for line in log].index(True) + 1
-    names = [line.split()[0] for line in log[start : start + 6]]
-    assert names[:3] == ["hidden", "again", "scores"]
-    assert set(names[3:]) == {"losses", "tests", "display"}
+    found = {line.split()[0] for line in log[start : start + 5]} - {"losses", "tests", "display", "Iteration"}
+    assert found == names
 
 
 def test_what_is_not_as_in_one_process_is_said_once(train_in_threads):
@@ -264,3 +270,49 @@ def test_the_demos_nets(name, folder, train_in_threads):
     train_in_threads("one", 1)
     train_in_threads("many", 2)
     assert difference("many_iter_10.caffemodel", "one_iter_10.caffemodel") < 1e-6
+
+
+def test_a_net_of_the_old_format(train_in_threads):
+    """In one process it is trained, and goes on from its first batch; several are refused."""
+    write(
+        "old", source=DATA.replace("layer {{", "layers {{").replace('type: "HDF5Data"', "type: HDF5_DATA"), iterations=2
+    )
+    net = Path("old_net.prototxt")
+    kinds = {"InnerProduct": "INNER_PRODUCT", "TanH": "TANH"}
+    text = net.read_text().partition('layer { name: "loss"')[0]
+    for new, old in kinds.items():
+        text = text.replace(f'type: "{new}"', f"type: {old}")
+    text = re.sub(r"param \{ name: \"w\" \}( param \{ lr_mult: \d \})?", "", text).replace("layer {", "layers {")
+    net.write_text(text + 'layers { name: "loss" type: SOFTMAX_LOSS bottom: "scores" bottom: "label" top: "loss" }')
+    train_in_threads("old", 1)
+    with pytest.raises(UserError, match='net "small" is of the old format, with "layers"; upgrade_net_proto_text'):
+        train_in_threads("old", 2)
+
+
+def test_layers_that_shuffle_by_one_rand(train_in_threads):
+    again = DATA.replace('name: "data"', 'name: "more"').replace(
+        'top: "data" top: "label"', 'top: "data2" top: "label2"'
+    )
+    no = "".join(f'layer {{{{ name: "{name}" type: "Silence" bottom: "{name}" }}}}' for name in ("data2", "label2"))
+    write("two", source=DATA + again + no, data="shuffle: true", iterations=2)
+    with pytest.raises(UserError, match=r"layers \['data', 'more'\] of one net shuffle with one rand"):
+        train_in_threads("two", 2)
+
+
+def test_rows_are_compared_before_a_layer_changes_them_in_place(folder, train_in_threads, monkeypatch):
+    Path("rows.py").write_text(ROWS)
+    monkeypatch.syspath_prepend(folder)
+    noise = 'layer {{ name: "drop" type: "Dropout" bottom: "data" top: "data" }}'
+    write("same", source=PYTHON + noise, data='layer: "Rows"', iterations=2)
+    with pytest.raises(UserError, match="the same first batch"):
+        train_in_threads("same", 2)
+
+
+def test_tests_of_a_net_that_remembers_are_not_shared():
+    def shares(kind):
+        layers = [SimpleNamespace(type="HDF5Data"), SimpleNamespace(type=kind)]
+        net = SimpleNamespace(layers=layers, _bottom_ids=lambda index: [0] * index, _top_ids=lambda index: [])
+        net._blob_loss_weights, net._blobs = [], []
+        return SharedTest(net, 4, SimpleNamespace(count=2, number=0)).shares
+
+    assert (shares("InnerProduct"), shares("LSTM"), shares("RNN"), shares("Python")) == (2, 1, 1, 1)
