@@ -133,7 +133,7 @@ class ArrayLossLayer(LossLayer):
         if backend.cupy is None:
             self.run_backward_cpu(top, propagate_down, bottom)
             return
-        with backend.arrays_beside(top[0]):
+        with backend.arrays_beside(bottom[0]):
             wanted = self.wanted_gradients(propagate_down, bottom, backend.clear_diff)
             if True not in wanted:
                 return

@@ -87,7 +87,7 @@ class KernelLossLayer(LossLayer):
             self.run_backward_cpu(top, propagate_down, bottom)
             return
         self.before_launch()
-        with backend.device_of(top[0]) as device:
+        with backend.device_of(bottom[0]) as device:
             wanted = self.wanted_gradients(propagate_down, bottom, backend.clear_diff)
             if True not in wanted:
                 return
@@ -113,6 +113,10 @@ class KernelLossLayer(LossLayer):
         if launcher.shapes != self.shapes:
             launcher.set(self.plan(launcher.processors), self.shapes)
         return launcher
+
+    def launchers(self):
+        """The launchers of all GPUs that this layer has run on."""
+        return self._launchers.values()
 
     @staticmethod
     def _addresses(names, vector):

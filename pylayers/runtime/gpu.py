@@ -80,7 +80,11 @@ class Gpu:
 
     def clear_diff(self, blob):
         """Fills a blob's diff with zeros."""
-        self.cupy.cuda.runtime.memsetAsync(self.diff_pointer(blob), 0, 4 * blob.count, _LEGACY_STREAM)
+        self.clear(self.diff_pointer(blob), 4 * blob.count)
+
+    def clear(self, pointer, size):
+        """Fills `size` bytes at an address with zeros."""
+        self.cupy.cuda.runtime.memsetAsync(pointer, 0, size, _LEGACY_STREAM)
 
     def _view(self, pointer, blob):
         return self._array_at(pointer, shape_of(blob), np.dtype(np.float32), blob)

@@ -97,6 +97,11 @@ class Launcher:
         self._functions = {name: gpu.backend.function(self._device, self._kernels, variant, name) for name in NAMES}
         self.shapes = shapes
 
+    def clear(self, field):
+        """Fills a field of Scratch with zeros, after what has been launched."""
+        place = getattr(self._kernels.struct("Scratch"), field)
+        gpu.backend.clear(self._scratch.data.ptr + place.offset, place.size)
+
     def launch(self, name, pointers, numbers):
         """Starts a kernel.
 

@@ -70,6 +70,16 @@ def test_a_label_that_goes_wrong_after_forward_is_an_error_in_the_next_call(net)
         net.backward()
 
 
+def test_backward_alone_reports_the_next_wrong_label_too(net):
+    for index, wrong in ((2, 3), (1, -5)):
+        net.blobs["label"].data[...] = 0
+        net.forward() if index == 2 else None
+        net.blobs["label"].data[index] = wrong
+        net.backward()
+        with pytest.raises(ValueError, match=rf"holds {wrong} at \({index},\)"):
+            net.backward()
+
+
 def test_a_wrong_label_counts_as_ignored(net):
     net.blobs["scores_data"].data[1] = 0, 5, 9
     net.blobs["label"].data[1] = 0.5

@@ -205,6 +205,8 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         gpu.backend.wait()  # a kernel that still runs might report the same label again
         number, value = self._wrong_label.number, self._wrong_label.value
         self._wrong_label.number = 0
+        for launcher in self.launchers():
+            launcher.clear("reported")  # the next one that backward finds is another
         self._labels.fail(value, number - 1)
 
     def _as_3d(self, array):
