@@ -253,6 +253,8 @@ def test_python(page, tmp_path):
         assert text is not None, f"{title(page)}:{line}: no comment says what this prints"
     given = json.dumps([str(page), modules, [(block.line, block.language, block.text) for block in run]])
     process = run_python(RUN, folder=tmp_path, given=given)
+    if "CUDA driver version is insufficient" in process.stderr + process.stdout:
+        pytest.skip("a Caffe for CUDA starts no Data layer without a driver")
     assert process.returncode == 0, f"ends with {process.returncode}:\n{end_of(process.stderr)}"
     found = process.stdout.splitlines()
     for (line, text), printed in zip(expected, found):

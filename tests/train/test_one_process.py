@@ -11,6 +11,7 @@ from harness.training import BIN, parameters, run, said, train, write, write_dat
 
 from pylayers.caffe_nets.build import load
 from pylayers.errors import UserError
+from pylayers.runtime import blobs
 from pylayers.train import display
 from pylayers.train.losses import losses_of, total_loss
 
@@ -68,7 +69,12 @@ def test_snapshots_in_hdf5(folder):
         (["--weights", "gone.caffemodel"], "", "there is no file gone.caffemodel"),
         (["--gpu", "0,1"], "", "each has one GPU; mpirun -n 2 pylayers train --gpu 0,1"),
         ([], 'snapshot_prefix: "no/such/a"', 'the folder no/such of snapshot_prefix "no/such/a" is not there'),
-        (["--gpu", "0"], "", "this Caffe is built for the CPU alone"),
+        pytest.param(
+            ["--gpu", "0"],
+            "",
+            "this Caffe is built for the CPU alone",
+            marks=pytest.mark.skipif(blobs.CUDA_BUILD, reason="this Caffe is built for CUDA"),
+        ),
         ([], "nett: 1", 'is not a solver: '),
     ],
 )  # fmt: skip

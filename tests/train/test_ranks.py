@@ -11,6 +11,7 @@ from harness import ROOT
 from harness.training import DATA, difference, parameters, write, write_data
 
 from pylayers.errors import UserError
+from pylayers.runtime import blobs, mode
 from pylayers.train import data, gradients
 from pylayers.train.testing import SharedTest
 
@@ -137,6 +138,9 @@ def test_goes_on_in_the_middle_of_the_data(train_in_threads):
     np.testing.assert_equal(parameters("rest_iter_20.caffemodel"), parameters("whole_iter_20.caffemodel"))
 
 
+@pytest.mark.skipif(
+    blobs.CUDA_BUILD and mode.find_driver() is None, reason="a Caffe for CUDA starts no Data layer without a driver"
+)
 def test_goes_on_in_an_lmdb_without_whole_epochs(folder, train_in_threads, monkeypatch):
     lmdb = pytest.importorskip("lmdb")
     with lmdb.open("rows_lmdb", map_size=2**24) as environment, environment.begin(write=True) as transaction:

@@ -92,6 +92,18 @@ def write_sigmoid_gradient(diff, x, y, weight, gamma, scale):
 # activation: SOFTMAX. It comes after `losses` of the softmax loss.
 
 
+@compiled()
+def _write_power(x, y, peak, own, gamma, others, power):
+    """Writes q^γ of a run of positions, from others in float64: a power has γ times the error of what it is made of."""
+    for j in range(y.size):
+        others[j] = 0.0
+    for c in range(x.shape[0]):
+        for j in range(y.size):
+            others[j] += exp64(np.float64(x[c, j]) - np.float64(peak[j])) if y[j] != c else 0.0
+    for j in range(y.size):
+        power[j] = (others[j] / (others[j] + own[j])) ** gamma
+
+
 @compiled(fastmath={"contract"})
 def softmax_total(x, y, weight, peak, others, factor, gamma, row_start, row_stop, column_start, column_stop):
     """Σ w q^γ ℓ over the positions of a tile that count, a float.
@@ -111,6 +123,7 @@ def softmax_total(x, y, weight, peak, others, factor, gamma, row_start, row_stop
     """
     loss, gamma32 = 0.0, np.float32(gamma)
     score, own, q, power = np.empty((4, _RUN), np.float32)
+    exact = np.empty(_RUN)
     for i in range(row_start, row_stop):
         for start in range(column_start, column_stop, _RUN):
             size = min(_RUN, column_stop - start)
@@ -125,9 +138,11 @@ def softmax_total(x, y, weight, peak, others, factor, gamma, row_start, row_stop
             if gamma == 2:
                 for j in range(size):
                     power[j] = q[j] * q[j]
-            else:
+            elif gamma < 2:
                 for j in range(size):
                     power[j] = np.float64(q[j]) ** gamma
+            else:
+                _write_power(x[i, :, start : start + size], classes, peaks, own, gamma, exact, power)
             for j in range(size):
                 score[j] = log1p(rest[j] + (own[j] - _one)) - (score[j] - peaks[j])  # ℓ
             out = factor[i, start : start + size]
