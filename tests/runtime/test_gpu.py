@@ -1,6 +1,7 @@
 """The seam to CuPy, as far as it can be tried without a GPU."""
 
 import contextlib
+import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -54,6 +55,7 @@ def test_tools_refuse_the_gpu_with_an_old_pycaffe(monkeypatch):
         device.use("gpu")
 
 
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
 def test_a_build_for_cuda_is_known_by_its_code(tmp_path):
     (tmp_path / "cuda.c").write_text("void _ZN5caffe16caffe_gpu_memcpyEmPKvPv(void) {}\n")
     subprocess.run(["cc", "-shared", "-o", tmp_path / "cuda.so", tmp_path / "cuda.c"], check=True)

@@ -19,7 +19,7 @@ def test_every_rule_is_tested():
     tables = (*tables, {run.rule for run in SHOWN}, {"run-limit"})
     # Each of these has a test of its own above.
     alone = {"python-layers", "cpu-only-caffe", "gpu-device", "module-path", "build", "old-format"}
-    alone |= {"solver-net", "solver-settings", "nothing-learns", "data-source", "kit-shadowed"}
+    alone |= {"solver-net", "solver-settings", "nothing-learns", "data-source", "kit-shadowed", "old-pycaffe"}
     assert set.union(*tables, alone) == RULES.keys()
     assert {rule for rule, _ in GOOD} == {name for name, rule in RULES.items() if rule.check} - alone
 
