@@ -30,7 +30,7 @@ $(VENV)/.caffe: docker/build_caffe.sh $(wildcard docker/caffe/*.* docker/caffe/*
 $(READY): $(VENV)/.caffe setup.py
 	@echo "==> installing pylayers and its tools"
 	@# As a path: pip's own way would lose the package in the folder that holds a clone called pylayers.
-	@$(PIP) --config-settings editable_mode=compat -e '.[numba,lmdb,demo]'
+	@$(PIP) --config-settings editable_mode=compat -e '.[numba,lmdb,mpi,demo]'
 	@touch $@
 
 # CuPy and NVIDIA's packages are among these, 470 MB: with them the tests compile the CUDA kernels, which takes no GPU.

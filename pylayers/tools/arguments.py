@@ -15,6 +15,13 @@ class Parser(argparse.ArgumentParser):
         """Prints the message and ends with status 2."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does; but what a command does not know is that command's mistake, with that command's name."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
     def _print_message(self, message, file=None):
         """Prints, and raises where that fails, as on a full disk; argparse's own passes over it."""
         print(message, end="", file=file or sys.stderr)

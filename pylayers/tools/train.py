@@ -1,11 +1,12 @@
 """`pylayers train`: what `caffe train` does, in one process or in several that MPI starts."""
 
+import argparse
 import contextlib
 import os
 import traceback
 
 from pylayers.errors import UserError
-from pylayers.tools import arguments, device
+from pylayers.tools import device
 from pylayers.train.requests import EFFECTS, Signals
 
 HELP = "train a net as caffe train does, with mpirun in several processes"
@@ -21,21 +22,21 @@ SIGUSR1 means snapshot, SIGUSR2 snapshot and stop."""
 
 def add_arguments(parser):
     """The command's arguments."""
-    parser.add_argument("--solver", required=True, metavar="FILE", help="the solver's prototxt")
+
+    def add(name, **more):
+        parser_of = more.pop("into", parser)
+        parser_of.add_argument(f"--{name}", f"-{name}", **more)  # caffe takes both forms
+
+    add("solver", required=True, metavar="FILE", help="the solver's prototxt")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--snapshot", metavar="FILE", help="go on from this .solverstate")
-    start.add_argument("--weights", metavar="FILE[,FILE]", help="begin with the parameters of these .caffemodel files")
-    parser.add_argument(
-        "--gpu",
-        type=gpus,
-        metavar="N[,N]",
-        help="the GPU; of several processes on a host one each, or local: 0, 1, ...",
-    )
-    parser.add_argument("--level", type=int, default=0, metavar="N", help="the net's level; default: 0")
-    parser.add_argument("--stage", metavar="NAME[,NAME]", help="the net's stages")
+    add("snapshot", into=start, metavar="FILE", help="go on from this .solverstate")
+    add("weights", into=start, metavar="FILE[,FILE]", help="begin with the parameters of these .caffemodel files")
+    what = "the GPU; of several processes on a host one each, or local: 0, 1, ..."
+    add("gpu", type=gpus, metavar="N[,N]", help=what)
+    add("level", type=int, default=0, metavar="N", help="the net's level; default: 0")
+    add("stage", metavar="NAME[,NAME]", help="the net's stages")
     for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
-        option = f"--{name}_effect"
-        parser.add_argument(option, choices=EFFECTS, default=default, help=f"of {name.upper()}; default: {default}")
+        add(f"{name}_effect", choices=EFFECTS, default=default, help=f"of {name.upper()}; default: {default}")
     for option, what in {
         "--restart-data": "after --snapshot begin the data anew, as caffe train does",
         "--allow-nan": "go on where the loss is NaN",
@@ -48,7 +49,9 @@ def add_arguments(parser):
 
 def gpus(text):
     """GPU numbers as `caffe train --gpu` takes them, or "local"."""
-    return text if text == "local" else arguments.gpus(text)
+    if text == "local" or all(number.isdecimal() for number in text.split(",")):
+        return text
+    raise argparse.ArgumentTypeError(f"must be GPU numbers, such as 0 or 0,1, or local, found {text!r}")
 
 
 def run(options):
@@ -75,7 +78,7 @@ def run(options):
         if ranks.count == 1:
             raise
         ranks.fail(2, f"pylayers train: {error}")
-    except BaseException:
+    except Exception:
         if ranks.count == 1:
             raise
         ranks.fail(1, traceback.format_exc().rstrip())
@@ -93,7 +96,10 @@ def _train(options, ranks, signals):
     nets = solver.nets(param)
     for net in nets:
         data.check_net(net, ranks)
+    if ranks.count > 1 and not options.same_data:
+        data.check_dealt(nets[0].layer, ranks)
     caffe.init_log(0, True)
+    signals.end_quietly()
     options.is_gpu = _choose_device(options, param, ranks)
     if ranks.count > 1:
         caffe.set_solver_count(ranks.count)
@@ -104,9 +110,7 @@ def _train(options, ranks, signals):
     made = solver.make(param)
     numbers = c_rand.OwnNumbers().using if ranks.count > 1 else contextlib.nullcontext
     agreement.check(made, param, nets, options, ranks)
-    if ranks.count > 1 and not options.same_data:
-        data.check_dealt(made.net, ranks)
-    for note in notes(nets[0].layer, ranks, options.local_normalizer):
+    for note in notes(nets[0].layer, made.net, ranks, options.local_normalizer):
         if ranks.number == 0:
             caffe.log(note)
     if options.snapshot:
@@ -115,8 +119,8 @@ def _train(options, ranks, signals):
             data.Position(made, param, nets, ranks, numbers).go_to(made.iter)
             if ranks.count > 1 and ranks.number == 0:
                 caffe.log(
-                    f"The data go on as after {made.iter} iterations of {ranks.count} processes; after those of "
-                    "another number their order differs"
+                    f"The data go on as after {made.iter} iterations of {ranks.count} processes. Where another number "
+                    "of them has written this snapshot, their order differs"
                 )
     loop.Training(made, param, nets[0], ranks, signals.take, options, numbers).run()
     return 0
@@ -130,6 +134,8 @@ def _solver_parameter(options, ranks):
     for path in (options.snapshot, *(options.weights or "").split(",")):
         if path and not os.path.isfile(path):
             raise UserError(f"there is no file {path}")
+    if options.snapshot:
+        snapshots.check_state(options.snapshot)
     if ranks.number == 0 and (param.snapshot or param.snapshot_after_train):
         snapshots.check(param)
     if options.snapshot or options.weights:
@@ -148,20 +154,20 @@ def _choose_device(options, param, ranks):
 
     chosen = options.gpu
     if chosen is None and param.HasField("solver_mode") and param.solver_mode == param.GPU:
-        chosen = str(param.device_id)
+        chosen = "local" if ranks.count > 1 else str(param.device_id)
     if chosen is None:
         caffe.set_mode_cpu()
         return False
-    numbers = ranks.local_gpus() if chosen == "local" else chosen.split(",")
-    if len(numbers) != ranks.local_count or "all" in numbers:
-        each = "N" if "all" in numbers else len(numbers)
-        raise UserError(
-            f"--gpu {chosen} with {ranks.local_count} process{'es' if ranks.local_count > 1 else ''} on {ranks.host}: "
-            f"each has one GPU; mpirun -n {each} pylayers train --gpu {chosen.replace('all', 'local')} ... starts as "
-            "many, and --gpu local gives each its own"
-        )
     if not blobs.CUDA_BUILD:
-        raise UserError("this Caffe is built for the CPU alone; --gpu needs one that is built with CUDA")
+        raise UserError("this Caffe is built for the CPU alone; --gpu and solver_mode: GPU need one built with CUDA")
+    numbers = ranks.local_gpus() if chosen == "local" else chosen.split(",")
+    if len(numbers) != ranks.local_count:
+        raise UserError(
+            f"--gpu {chosen} names {len(numbers)} GPU{'s' if len(numbers) > 1 else ''}, and there "
+            f"{'are' if ranks.local_count > 1 else 'is'} {ranks.local_count} process"
+            f"{'es' if ranks.local_count > 1 else ''} on {ranks.host}, of which each has one: mpirun -n {len(numbers)} "
+            f"pylayers train --gpu {chosen}, or --gpu local, by which each takes its own"
+        )
     caffe.set_device(int(numbers[ranks.local_number]))
     caffe.set_mode_gpu()
     return True

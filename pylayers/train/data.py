@@ -12,7 +12,7 @@ from pylayers.runtime.progress import progress_bar
 
 # In phase TRAIN each rank gets every P-th row of these; in phase TEST all get all rows.
 DEALT = ("Data", "HDF5Data")
-_UNDEALT = ("ImageData", "WindowData", "MemoryData")
+_UNDEALT = ("ImageData", "WindowData", "MemoryData", "Input")
 _SOURCES = {"Data": "data_param", "HDF5Data": "hdf5_data_param"}
 _CURE = "put the rows into an LMDB or HDF5 files, which Data and HDF5Data deal to the processes; --same-data trains so"
 
@@ -58,16 +58,21 @@ def check_net(net, ranks):
         )
 
 
-def check_dealt(net, ranks):
+def check_dealt(layers, ranks):
     """Checks that no layer is of a type that gives all ranks the same rows.
+
+    Args:
+        layers: the LayerParameters of the train net.
+        ranks: a `Ranks`.
 
     Raises:
         UserError: one is.
     """
-    for index in sources(net):
-        kind, name = net.layers[index].type, net._layer_names[index]
-        if kind in _UNDEALT:
-            raise UserError(f'layer "{name}": {kind} gives all {ranks.count} processes the same rows; {_CURE}')
+    for layer in layers:
+        if layer.type in _UNDEALT:
+            raise UserError(
+                f'layer "{layer.name}": {layer.type} gives all {ranks.count} processes the same rows; {_CURE}'
+            )
 
 
 class FirstBatch:

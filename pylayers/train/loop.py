@@ -7,7 +7,7 @@ import numpy as np
 from pylayers.errors import UserError
 from pylayers.train import data, gradients, snapshots
 from pylayers.train.display import Display
-from pylayers.train.losses import Smoothed, first_nan, forward, losses_of, outputs, total_loss
+from pylayers.train.losses import Smoothed, first_nan, forward, layer_with_nan, losses_of, outputs, total_loss
 from pylayers.train.requests import NONE, SNAPSHOT, STOP
 from pylayers.train.testing import SharedTest
 
@@ -41,6 +41,8 @@ class Training:
         self._losses, self._pass_losses = losses_of(solver.net), []
         self._asked, self._is_in_step = NONE, False
         self._last_snapshot, self._saved_at = options.snapshot, None
+        ranks.gather(None)  # before the first sum: a rank that has failed would wait here
+        ranks.is_training = True
         self._average = gradients.start(solver, net, ranks, options.is_gpu)
         if param.iter_size > 1:
             last = len(solver.net.layers) - 1
@@ -165,6 +167,12 @@ class Training:
         return bool(self._asked & STOP)
 
     def _snapshot(self):
+        layer = None if self._options.allow_nan else layer_with_nan(self._net)
+        if layer:
+            raise UserError(
+                f'the parameters of layer "{layer}" are NaN after iteration {self._solver.iter - 1}, and no snapshot '
+                "of them is written; --allow-nan goes on"
+            )
         self._average_batch_norm()
         name = snapshots.save(self._solver, self._param) if self._ranks.number == 0 else ""
         self._last_snapshot, self._saved_at = self._ranks.gather(name)[0], self._solver.iter

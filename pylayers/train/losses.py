@@ -33,6 +33,9 @@ def outputs(net):
 
 def first_nan(net):
     """Where NaN comes from: words for the first blob that has one, in the order of the layers."""
+    layer = layer_with_nan(net)
+    if layer:
+        return f'the parameters of layer "{layer}" have it, from an earlier iteration'
     for number, layer in enumerate(net._layer_names):
         for index in net._top_ids(number):
             blob = net._blobs[index]
@@ -42,6 +45,14 @@ def first_nan(net):
                     f'the first blob with NaN is "{net._blob_names[index]}" of layer "{layer}", {wrong} of {blob.count}'
                 )
     return "no blob has NaN"
+
+
+def layer_with_nan(net):
+    """The name of the first layer whose parameters have NaN; None for none."""
+    for layer, blobs in net.params.items():
+        if any(np.isnan(blob.data).any() for blob in blobs):
+            return layer
+    return None
 
 
 class Smoothed:

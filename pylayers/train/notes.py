@@ -2,15 +2,19 @@
 
 from caffe.proto import caffe_pb2
 
+from pylayers.array_layer import ArrayLossLayer
+from pylayers.layer import LossLayer
+
 _LABELLED = ("SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss")
 _NORMALIZATIONS = caffe_pb2.LossParameter
 
 
-def notes(layers, ranks, local_normalizer):
+def notes(layers, net, ranks, local_normalizer):
     """Sentences on the layers of the train net.
 
     Args:
         layers: LayerParameters.
+        net: the net that Caffe has made of them.
         ranks: a `Ranks`.
         local_normalizer: whether the kit's losses, too, divide by the Z of their own process.
     """
@@ -24,6 +28,17 @@ def notes(layers, ranks, local_normalizer):
     norms = [layer.name for layer in layers if layer.type == "BatchNorm"]
     if norms:
         yield f"BatchNorm ({_names(norms)}) has the mean and variance of each process's own batch"
+    random = [layer.name for layer in layers if layer.type == "Dropout" or _draws(layer.transform_param)]
+    if random:
+        yield f"What is drawn at random ({_names(random)}) is another in each process"
+    own = [
+        name for name, layer in zip(net._layer_names, net.layers) if layer.type == "Python" and divides_itself(layer)
+    ]
+    if own:
+        yield (
+            f"The loss of a Python layer ({_names(own)}) is averaged over the processes. If it divides by a number of "
+            "its labels, let LossLayer.divisor make that the number in all processes"
+        )
     uneven = [layer.name for layer in layers if _divides_unevenly(layer)]
     if uneven:
         yield (
@@ -35,6 +50,17 @@ def notes(layers, ranks, local_normalizer):
         yield f"Caffe's own loss ({_names(sums)}), a sum without a divisor, is averaged over the processes"
     if local_normalizer:
         yield "--local-normalizer: each process divides its losses by its own Z"
+
+
+def _draws(transform):
+    return transform.mirror or bool(transform.crop_size)
+
+
+def divides_itself(layer):
+    """Whether a loss of the user's own may have a Z that the kit does not know."""
+    if type(layer).__module__.startswith("pylayers.") or not isinstance(layer, LossLayer):
+        return False
+    return not isinstance(layer, ArrayLossLayer) or type(layer).prepare is ArrayLossLayer.prepare
 
 
 def _names(names):

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from pylayers.runtime.reduction import OneRank
 
 # What launchers tell each process of their number: Open MPI's, MPICH's and Intel's, Slurm's.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+class _Failure(NamedTuple):
+    number: int
+    status: int
 
 
 class Ranks(OneRank):
@@ -24,10 +30,12 @@ class Ranks(OneRank):
         local_number: of this process among those of its host.
         local_count: the number of those.
         host: the host's name.
+        is_training: whether the training has begun, in which ranks meet in sums, too.
         traffic: for each purpose what was sent: calls, bytes and seconds.
     """
 
     local_number, local_count = 0, 1
+    is_training = False
 
     def __init__(self):
         self.host = socket.gethostname()
@@ -94,13 +102,27 @@ class MpiRanks(Ranks):
         self._communicator.Bcast(array)
 
     def gather(self, value):
-        """What each rank gives, a list on every rank."""
-        return self._communicator.allgather(value)
+        """What each rank gives, a list on every rank. Where one gives a failure, all end."""
+        found = self._communicator.allgather((None, value))
+        failed = next((failure for failure, _ in found if failure), None)
+        if failed:
+            sys.exit(failed.status)
+        return [value for _, value in found]
 
     def fail(self, status, message):
-        """Says what went wrong, on which rank, and ends all processes."""
-        print(f"{message}\n{self.name()} on {self.host} ends the training", file=sys.stderr, flush=True)
-        self._communicator.Abort(status)
+        """Says what went wrong, on which rank, and ends all processes.
+
+        Before the training, when all ranks meet in `gather` alone, they end in order, and the first that has failed
+        says why.
+        """
+        words = f"{message}\n{self.name()} on {self.host} ends the training"
+        if self.is_training:
+            print(words, file=sys.stderr, flush=True)
+            self._communicator.Abort(status)
+        found = self._communicator.allgather((_Failure(self.number, status), None))
+        if next(failure for failure, _ in found if failure).number == self.number:
+            print(words, file=sys.stderr, flush=True)
+        sys.exit(status)
 
 
 def find():
@@ -117,7 +139,7 @@ def find():
     except ImportError as error:
         raise UserError(
             f"{count} processes were started, and this Python has no MPI to join them ({error}); "
-            "pip install 'pylayers[mpi]'"
+            "pip install '.[mpi]' in the clone of pylayers brings one"
         ) from None
     found = MpiRanks(MPI)
     if found.count != count:

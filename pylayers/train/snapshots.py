@@ -7,6 +7,7 @@ import shutil
 
 import caffe
 from caffe.proto import caffe_pb2
+from google.protobuf.message import DecodeError
 
 from pylayers.errors import UserError
 from pylayers.train import solver as solvers
@@ -28,6 +29,26 @@ def check(param):
         except ImportError:
             raise UserError("snapshot_format: HDF5 needs h5py here; pip install h5py, or leave it out") from None
     remove_parts(f"{solvers.part_prefix(param.snapshot_prefix)}_iter_")  # of a training that was killed
+
+
+def check_state(path):
+    """Checks that a file is a solver's state, before Caffe ends the process for it.
+
+    Raises:
+        UserError: it is none, or the .caffemodel that it names is not there.
+    """
+    if path.endswith(".h5"):
+        return
+    state = caffe_pb2.SolverState()
+    try:
+        with open(path, "rb") as file:
+            state.ParseFromString(file.read())
+    except DecodeError:
+        state.Clear()
+    if not state.history or not state.HasField("learned_net"):
+        raise UserError(f"{path} is no .solverstate of Caffe, which has the solver's history and names a .caffemodel")
+    if not os.path.isfile(state.learned_net):
+        raise UserError(f"{path} needs {state.learned_net}, its .caffemodel, which is not there")
 
 
 def save(solver, param):

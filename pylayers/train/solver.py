@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from pylayers.caffe_nets.build import written
 from pylayers.caffe_nets.read import included
 from pylayers.caffe_nets.text import read_text
-from pylayers.errors import UserError
+from pylayers.errors import UserError, first_line
 
 _NEVER = 2**31 - 1  # iterations; Caffe wants a test_interval above 0 where there are test nets
 
@@ -26,6 +26,8 @@ def read(path):
         text_format.Parse(read_text(path), param)
     except text_format.ParseError as error:
         raise UserError(f"{path} is not a solver: {error}") from None
+    if not any(map(param.HasField, ("net", "net_param", "train_net", "train_net_param"))):
+        raise UserError(f'{path} names no net to train: net: "..."')
     if not param.HasField("snapshot_prefix"):
         param.snapshot_prefix = str(Path(path).with_suffix(""))
     elif os.path.isdir(param.snapshot_prefix):
@@ -85,7 +87,14 @@ def make(param):
     # With NCCL Caffe sums each layer's gradients while the next goes backward: once a pass, and not where layers share.
     quiet.layer_wise_reduce &= param.iter_size == 1 and not _shares_parameters(nets(param)[0])
     with written(quiet) as path:
-        return caffe.get_solver(path)
+        try:
+            return caffe.get_solver(path)
+        except SystemError:  # what Boost makes of an error that Caffe has printed
+            raise UserError(
+                "Caffe cannot make a Python layer; the error is above, and pylayers doctor explains it"
+            ) from None
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"Caffe cannot make a Python layer: {first_line(error)}") from None
 
 
 def _shares_parameters(net):

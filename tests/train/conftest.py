@@ -30,7 +30,8 @@ def train_in_threads(folder, monkeypatch):
     It returns the lines of the log. No signal is heard.
     """
     monkeypatch.setattr(caffe, "init_log", lambda *_: None)
-    monkeypatch.setattr(train, "Signals", lambda *_: SimpleNamespace(take=lambda: requests.NONE))
+    deaf = SimpleNamespace(take=lambda: requests.NONE, end_quietly=lambda: None)
+    monkeypatch.setattr(train, "Signals", lambda *_: deaf)
 
     def run(names, count, *options):
         names = [names] * count if isinstance(names, str) else names

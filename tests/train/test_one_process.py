@@ -67,7 +67,9 @@ def test_snapshots_in_hdf5(folder):
     ("options", "more", "message"),
     [
         (["--weights", "gone.caffemodel"], "", "there is no file gone.caffemodel"),
-        (["--gpu", "0,1"], "", "each has one GPU; mpirun -n 2 pylayers train --gpu 0,1"),
+        (["--gpu", "x"], "", "must be GPU numbers, such as 0 or 0,1, or local, found 'x'"),
+        (["--sovler", "x"], "", "unrecognized arguments: --sovler x; see pylayers train --help"),
+        (["--snapshot", "bad_net.prototxt"], "", "bad_net.prototxt is no .solverstate of Caffe"),
         ([], 'snapshot_prefix: "no/such/a"', 'the folder no/such of snapshot_prefix "no/such/a" is not there'),
         pytest.param(
             ["--gpu", "0"],
@@ -76,10 +78,12 @@ def test_snapshots_in_hdf5(folder):
             marks=pytest.mark.skipif(blobs.CUDA_BUILD, reason="this Caffe is built for CUDA"),
         ),
         ([], "nett: 1", 'is not a solver: '),
+        (["--solver", "none.prototxt"], "", 'none.prototxt names no net to train: net: "..."'),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(options, more, message, folder):
     write("bad")
+    Path("none.prototxt").write_text("base_lr: 1")
     Path("bad.prototxt").write_text(Path("bad.prototxt").read_text().replace('snapshot_prefix: "bad"', more))
     done = train("bad", *options, GLOG_minloglevel="2")
     assert done.returncode == 2
@@ -95,6 +99,35 @@ def test_a_file_that_is_not_there(folder):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line == f'pylayers train: layer "data": there is no data.txt here, in {folder}'
+
+
+@pytest.mark.parametrize("more", [{"module": "no_such_module"}, {"options": '{"axes": 1}'}])
+def test_a_python_layer_that_cannot_be_made(more, folder):
+    write("bad", **more)
+    done = train("bad", GLOG_minloglevel="2")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("pylayers train: Caffe cannot make a Python layer")
+
+
+def test_options_with_one_dash_as_caffe_takes_them(folder):
+    write("dash", iterations=1)
+    done = run(BIN / "pylayers", "train", "-solver", "dash.prototxt", "-sigint_effect=none")
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_snapshot_of_nan(folder, train_in_threads):
+    """A row whose label is ignored leaves the loss finite, and makes the parameters NaN."""
+    data, labels = np.ones((48, 6)), np.zeros(48)
+    data[18, 3], labels[18] = np.nan, 3
+    write_data(data=data, label=labels)
+    write("nan", more="snapshot: 1 test_initialization: false", options='{"ignore_label": 3}')
+    with pytest.raises(UserError, match='the parameters of layer "hidden" are NaN after iteration 2, and no snapshot'):
+        train_in_threads("nan", 1)
+    assert [path.name for path in sorted(folder.glob("*.solverstate"))] == [
+        "nan_iter_1.solverstate",
+        "nan_iter_2.solverstate",
+    ]
+    train_in_threads("nan", 1, "--allow-nan")
 
 
 def test_nan_ends_the_training_and_is_placed(folder, train_in_threads):

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import user_losses
 from caffe.proto import caffe_pb2
 from harness import ROOT
 from harness.training import DATA, difference, parameters, write, write_data
 
+import pylayers
 from pylayers.errors import UserError
 from pylayers.runtime import blobs, mode
 from pylayers.train import data, gradients
+from pylayers.train.notes import divides_itself
 from pylayers.train.testing import SharedTest
 
 DATABASE = """
@@ -192,13 +195,12 @@ def test_the_same_rows_on_all_ranks(source, settings, message, folder, train_in_
         train_in_threads("same", 2, "--same-data")
 
 
-def test_image_data_is_refused():
-    """Whether or not this Caffe has OpenCV, without which it has no such layer."""
-    net = SimpleNamespace(
-        layers=[SimpleNamespace(type="ImageData")], _bottom_ids=lambda index: [], _layer_names=["photos"]
-    )
-    with pytest.raises(UserError, match=r'layer "photos": ImageData gives all 2 processes the same rows; put the rows'):
-        data.check_dealt(net, SimpleNamespace(count=2))
+@pytest.mark.parametrize("kind", ["ImageData", "WindowData", "MemoryData", "Input"])
+def test_other_data_layers_are_refused(kind, train_in_threads):
+    """Before Caffe makes them: without OpenCV it has no such layer."""
+    write("same", source=f'layer {{{{ name: "photos" type: "{kind}" top: "data" top: "label" }}}}')
+    with pytest.raises(UserError, match=f'layer "photos": {kind} gives all 2 processes the same rows; put the rows'):
+        train_in_threads("same", 2)
 
 
 @pytest.mark.parametrize(
@@ -242,10 +244,11 @@ def test_what_was_sent_is_said(small, names, train_in_threads, monkeypatch):
 def test_what_is_not_as_in_one_process_is_said_once(train_in_threads):
     norm = 'layer { name: "norm" type: "BatchNorm" bottom: "data" top: "normal" }'
     loss = 'type: "SoftmaxWithLoss" bottom: "data" bottom: "label"'
+    norm += 'layer { name: "drop" type: "Dropout" bottom: "normal" top: "drop" }'
     losses = f'layer {{ name: "a" {loss} loss_param {{ ignore_label: 255 }} }}'
     losses += f'layer {{ name: "b" {loss} loss_param {{ ignore_label: 255 normalization: FULL }} }}'
     losses += f'layer {{ name: "c" {loss} loss_param {{ normalization: NONE }} }}'
-    write("said", layers=norm + 'layer { name: "no" type: "Silence" bottom: "normal" }' + losses, iterations=1)
+    write("said", layers=norm + 'layer { name: "no" type: "Silence" bottom: "drop" }' + losses, iterations=1)
     log = train_in_threads("said", 2, "--local-normalizer")
     starts = [
         "2 processes on 1 host. To mpirun, SIGUSR1",
@@ -253,7 +256,8 @@ def test_what_is_not_as_in_one_process_is_said_once(train_in_threads):
         "Caffe's own loss (a) divides",
     ]
     starts += ["Caffe's own loss (c), a sum", "--local-normalizer: each"]
-    assert [line.startswith(start) for line, start in zip(log, starts)] == [True] * 5
+    starts.insert(2, "What is drawn at random (drop) is another in each process")
+    assert [line.startswith(start) for line, start in zip(log, starts)] == [True] * 6
     assert not any(line.startswith(start) for line in train_in_threads("said", 1) for start in starts)
 
 
@@ -320,3 +324,12 @@ def test_tests_of_a_net_that_remembers_are_not_shared():
         return SharedTest(net, 4, SimpleNamespace(count=2, number=0)).shares
 
     assert (shares("InnerProduct"), shares("LSTM"), shares("RNN"), shares("Python")) == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_noted"),
+    [("L1LossLayer", True), ("HuberLossLayer", True), ("MarginLossLayer", True), ("WeightedSoftmaxLossLayer", False)],
+)
+def test_a_loss_of_ones_own_with_a_divisor_of_its_own_is_noted(layer, is_noted):
+    kind = getattr(pylayers if layer.startswith("Weighted") else user_losses, layer)
+    assert divides_itself(kind.__new__(kind)) == is_noted
