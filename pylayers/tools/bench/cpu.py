@@ -9,10 +9,10 @@ OpenBLAS's do after Caffe's. For comparison the Python layer is timed once more 
 ("alone").
 
 The bytes that must move, at 4 bytes an element, are those of each blob that a formula needs, read once, and of each
-result, written once. Euclidean and channel sum: forward reads pred and target; backward reads both and writes one
-gradient. Softmax and the other losses over labels: forward reads the scores; backward reads them and writes their
-gradient; labels count where each score has one. These bytes, divided by the
-bandwidth of a plain copy, give the shortest time that memory allows. A blob that fits in the cache can take less.
+result, written once. Euclidean and channel sum: forward reads pred and target; backward writes one gradient, and reads
+both, or of the channel sum one residual for each sum. Softmax and the other losses over labels: forward reads the
+scores; backward reads them and writes their gradient; labels count where each score has one. These bytes, divided by
+the bandwidth of a plain copy, give the shortest time that memory allows. A blob that fits in the cache can take less.
 """
 
 import functools
@@ -180,7 +180,9 @@ def bytes_moved(case):
     first = 4 * math.prod(case.shape)
     # A label for each position is small beside its scores.
     moved = sum(4 * math.prod(shape) for name, shape in bottoms.items() if name != "label" or shape == case.shape)
-    return moved, moved + first
+    # Of the channel sums backward needs the residuals alone, one for each sum.
+    sums = {"channel-sum": math.prod(case.shape[2:]), "channel-sum-all": 1}.get(case.pair)
+    return moved, first + (moved if sums is None else 4 * case.shape[0] * sums)
 
 
 def _row(case, times, bandwidth):
