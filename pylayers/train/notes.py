@@ -3,7 +3,6 @@
 from caffe.proto import caffe_pb2
 
 from pylayers.array_layer import ArrayLossLayer
-from pylayers.layer import LossLayer
 
 _LABELLED = ("SoftmaxWithLoss", "InfogainLoss", "SigmoidCrossEntropyLoss")
 _NORMALIZATIONS = caffe_pb2.LossParameter
@@ -31,9 +30,9 @@ def notes(layers, net, ranks, local_normalizer):
     random = [layer.name for layer in layers if layer.type == "Dropout" or _draws(layer.transform_param)]
     if random:
         yield f"What is drawn at random ({_names(random)}) is another in each process"
-    own = [
-        name for name, layer in zip(net._layer_names, net.layers) if layer.type == "Python" and divides_itself(layer)
-    ]
+    made = dict(zip(net._layer_names, net.layers))
+    python_losses = [layer.name for layer in layers if layer.type == "Python" and any(layer.loss_weight)]
+    own = [name for name in python_losses if divides_itself(made[name])]
     if own:
         yield (
             f"The loss of a Python layer ({_names(own)}) is averaged over the processes. If it divides by a number of "
@@ -58,7 +57,7 @@ def _draws(transform):
 
 def divides_itself(layer):
     """Whether a loss of the user's own may have a Z that the kit does not know."""
-    if type(layer).__module__.startswith("pylayers.") or not isinstance(layer, LossLayer):
+    if type(layer).__module__.startswith("pylayers."):
         return False
     return not isinstance(layer, ArrayLossLayer) or type(layer).prepare is ArrayLossLayer.prepare
 

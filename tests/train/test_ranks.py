@@ -333,3 +333,17 @@ def test_tests_of_a_net_that_remembers_are_not_shared():
 def test_a_loss_of_ones_own_with_a_divisor_of_its_own_is_noted(layer, is_noted):
     kind = getattr(pylayers if layer.startswith("Weighted") else user_losses, layer)
     assert divides_itself(kind.__new__(kind)) == is_noted
+
+
+def test_a_python_layer_that_is_no_losslayer_is_noted_too(folder, train_in_threads, monkeypatch):
+    Path("plain.py").write_text(
+        "import caffe\n"
+        "class Plain(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape()\n"
+        "    def forward(self, bottom, top): top[0].data[...] = 1\n"
+        "    def backward(self, top, down, bottom): bottom[0].diff[...] = 0\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    write("plain", module="plain", layer="Plain", iterations=1)
+    assert train_in_threads("plain", 2)[1].startswith("The loss of a Python layer (loss) is averaged")
