@@ -19,12 +19,14 @@ class Plan(NamedTuple):
         blocks: at most `geometry.MAX_BLOCKS`.
         macros: what this variant of the kernels is compiled with, a dict from name to int.
         fields: the values of those fields of Params that are numbers, a dict.
+        kept: the number of float32 that ``forward`` leaves for ``backward`` in the field ``kept``; or 0.
     """
 
     threads: int
     blocks: int
     macros: dict
     fields: dict
+    kept: int = 0
 
 
 class KernelLossLayer(LossLayer):

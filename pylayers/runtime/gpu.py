@@ -165,6 +165,11 @@ class Gpu:
         with self.cupy.cuda.Stream.null:
             return self.cupy.array(numbers, self.cupy.float64)
 
+    def empty(self, count):
+        """A CuPy array of float32 on the current GPU, for kernels on Caffe's stream."""
+        with self.cupy.cuda.Stream.null:
+            return self.cupy.empty(count, np.float32)
+
     def shared_memory(self, size):
         """`size` bytes of host memory, all 0, that kernels can write to: an object with the address as ``ptr``."""
         memory = self.cupy.cuda.alloc_pinned_memory(size)

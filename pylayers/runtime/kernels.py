@@ -80,7 +80,9 @@ class Launcher:
         self._scratch = gpu.backend.array([0.0] * (size // ctypes.sizeof(ctypes.c_double)))
         self._always = {**pointers, "scratch": self._scratch.data.ptr}
         fields = kernels.params._fields_
-        self._changing = [name for name, kind in fields if kind is ctypes.c_void_p and name not in self._always]
+        self._changing = [
+            name for name, kind in fields if kind is ctypes.c_void_p and name not in (*self._always, "kept")
+        ]
 
     def set(self, plan, shapes):
         """Prepares the launches for other shapes.
@@ -96,6 +98,9 @@ class Launcher:
         variant = tuple(sorted(plan.macros.items()))
         self._functions = {name: gpu.backend.function(self._device, self._kernels, variant, name) for name in NAMES}
         self.shapes = shapes
+        if plan.kept:
+            self._kept = gpu.backend.empty(plan.kept)
+            self._params.kept = self._kept.data.ptr
 
     def clear(self, field):
         """Fills a field of Scratch with zeros, after what has been launched."""

@@ -40,6 +40,7 @@ MACROS = {
 CUPYS_OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")
 # NVRTC rather puts a dozen values of softmax's forward aside than go beyond 64 registers; a chunk would be more.
 FEW_BYTES = 48
+FEW_REGISTERS = 64  # of a thread of backward: so 1024 threads run on a multiprocessor at once, on every architecture
 ORDERS = range(4)  # of threads and blocks, see host_cuda.h
 SENTINEL = 7
 
@@ -86,6 +87,8 @@ def test_nvrtc_compiles_all_variants_for_all_architectures_without_a_warning(fou
                 spilled = [int(number) for number in re.findall(r"(\d+) bytes spill stores", log)]
                 assert len(spilled) == 2, f"{variant}: {log}"
                 assert max(spilled) <= FEW_BYTES, f"{variant}: {log}"
+                used = dict(re.findall(r"entry function '(\w+)'.*?Used (\d+) registers", log, re.DOTALL))
+                assert int(used["backward"]) <= FEW_REGISTERS, f"{variant}: {log}"
 
 
 @over_kernels
@@ -251,6 +254,7 @@ def softmax(
         "prob": np.full_like(scores, SENTINEL),
         "loss_weight": np.array([loss_weight], np.float32),
         "scratch": scratch(SOFTMAX),
+        "kept": np.full(2 * label.size, SENTINEL, np.float32),
         "wrong": wrong,
         "positions": label.size,
         "inner": inner,

@@ -10,17 +10,20 @@
 //   1. Each lane reads the label of its position, and checks it.
 //   2. Each row reads its share of the scores, CHUNK at a time, and finds their peak and others.
 //   3. The rows' peaks and others are combined (reduce_rows).
-//   4. The first row adds the position's loss, its weight and its count, and notes a wrong label.
+//   4. The first row adds the position's loss, its weight and its count, notes a wrong label, and keeps the peak and
+//      the total, others + exp(x_y − peak), for backward.
 //   5. Where prob is wanted, each row writes its share.
 //   6. The sums are combined over all blocks (reduce_grid). One thread finds Z, writes the loss, keeps Z for backward,
 //      and reports the first wrong label.
-// backward:
-//   1. to 3. as in forward. A wrong label that forward has not seen is reported.
-//   4. Each row writes its share of the gradient, g/Z · w · exp(x − peak) / (others + exp(x_y − peak)). The label's own
-//      is −g/Z · w · others / (others + exp(x_y − peak)), which keeps its digits where p_y is nearly 1.
+// backward reads each score once:
+//   1. Each lane reads the label of its position. A wrong one that forward has not seen is reported.
+//   2. Each row writes its share of the gradient, g/Z · w · exp(x − peak) / total, and adds up the others. The label may
+//      be another than in forward: neither the peak nor the total depends on it.
+//   3. The rows' others are combined (reduce_rows), and the first row writes the label's own gradient,
+//      −g/Z · w · others / total, which keeps its digits where p_y is nearly 1.
 //
-// With ONCE, CHUNK covers all scores that a thread has of a position, and the last step takes them from registers.
-// Without ONCE, the last step reads them again. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from
+// In forward, with ONCE, CHUNK covers all scores that a thread has of a position, and prob is written from registers.
+// Without ONCE they are read again for it. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from
 // pylayers/losses/labels.py.
 
 // The report of a label that is no class. It lies in memory that the GPU shares with the host, which reads it.
@@ -38,6 +41,7 @@ struct Params {
   float* loss;                 // 0: not wanted
   float* prob;                 // 0: not wanted
   float* scores_diff;
+  float* kept;                 // the peak and the total of each position, from forward for backward
   Scratch* scratch;
   volatile WrongLabel* wrong;
   long long positions;  // outer · inner
@@ -147,6 +151,12 @@ struct Scores {
   }
 };
 
+// The others of a position, for backward, which knows the peak.
+struct Others {
+  float value;
+  __device__ void add(const Others& other) { value += other.value; }
+};
+
 struct Sums {
   double loss, weight, valid;
   double wrong;  // the first position with a wrong label; infinity where there is none
@@ -172,6 +182,10 @@ KERNEL forward(Params p) {
     Softmax mine = scores.read_all();
     Softmax all = reduce_rows(mine, at.row, at.rows, at.lane, at.lanes);
     float exp_y = shrink(x_y, all.peak);
+    if (at.row == 0 && inside) {
+      p.kept[2 * position] = all.peak;
+      p.kept[2 * position + 1] = all.others + exp_y;
+    }
     if (at.row == 0 && label.y != NO_CLASS) {
       double weight = weight_at(p, position, label.y);
       // exp_y − 1 is exact, and 0 where the label's score is the largest.
@@ -204,17 +218,27 @@ KERNEL backward(Params p) {
     Label label = inside ? label_at(p, position) : Label{NO_CLASS, false};
     // Forward has checked all labels, so this one has changed since.
     if (label.wrong && at.row == 0 && atomicExch(&p.scratch->reported, 1u) == 0) report(p, position);
-    Scores scores(p, position, label.y, at);
-    float x_y = label.y == NO_CLASS ? minus_infinity() : scores.x[label.y * scores.inner];
-    Softmax mine = scores.read_all();
-    Softmax all = reduce_rows(mine, at.row, at.rows, at.lane, at.lanes);
-    if (!inside) continue;
-    float* diff = p.scores_diff + (scores.x - p.scores);
-    if (label.y == NO_CLASS) {
-      for (int c = at.row; c < scores.classes; c += at.rows) diff[c * scores.inner] = 0;
-      continue;
+    bool counts = label.y != NO_CLASS;
+    float peak = 0, factor = 0;
+    const float* x = p.scores;
+    float* diff = p.scores_diff;
+    if (inside) {
+      Index offset = offset_of(position, p.classes, p.inner);
+      x += offset;
+      diff += offset;
+      peak = p.kept[2 * position];
+      if (counts) factor = (float)(scale * weight_at(p, position, label.y)) / p.kept[2 * position + 1];
     }
-    float factor = (float)(scale * weight_at(p, position, label.y)) / (all.others + shrink(x_y, all.peak));
-    scores.write(diff, mine, all.peak, factor, -all.others * factor);  // p_y − 1 = −others/total
+    Others others = {0};
+    int classes = inside ? (int)p.classes : 0;
+#pragma unroll 4
+    for (int c = at.row; c < classes; c += at.rows) {
+      Index place = (Index)c * (Index)p.inner;
+      float e = c == label.y ? 0 : shrink(x[place], peak);
+      others.value += e;
+      diff[place] = counts ? factor * e : 0;
+    }
+    others = reduce_rows(others, at.row, at.rows, at.lane, at.lanes);
+    if (at.row == label.y % at.rows && counts) diff[(Index)label.y * (Index)p.inner] = -others.value * factor;  // p_y − 1
   }
 }

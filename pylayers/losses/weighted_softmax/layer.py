@@ -169,6 +169,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
                 "ignore_label": self.options.ignore_label or 0,
                 "rows": rows,
             },
+            kept=2 * positions,
         )
 
     def numbers(self, kernel, bottom):
