@@ -65,11 +65,11 @@ def segments_of(positions, channels, rows, processors):
         rows: the number of rows of threads in a block, from `block_shape`.
         processors: the number of the GPU's multiprocessors.
     """
-    # Each thread has at least eight terms, and Scratch has room for all segments and sums.
+    # Each thread has at least eight terms, and Scratch has room for all segments.
     most = min(
         processors * _THREADS_OF_PROCESSOR // 2 // (positions * rows),
         channels // (8 * rows),
-        TOTALS_OF_BLOCK * MAX_BLOCKS // positions - 1,
+        TOTALS_OF_BLOCK * MAX_BLOCKS // positions,
     )
     return _power_of_two(max(1, most))
 

@@ -45,7 +45,7 @@ def test_few_sums_are_cut_into_segments():
     assert geometry.segments_of(16 * 128 * 128, 3, 1, 132) == 1
     for positions, channels, rows, processors in itertools.product((1, 7, 1000, 4000), (1, 10**6), (1, 512), (1, 160)):
         segments = geometry.segments_of(positions, channels, rows, processors)
-        assert segments == 1 or positions * (segments + 1) <= geometry.TOTALS_OF_BLOCK * geometry.MAX_BLOCKS
+        assert segments == 1 or positions * segments <= geometry.TOTALS_OF_BLOCK * geometry.MAX_BLOCKS
 
 
 def test_blobs_of_2_gib_are_indexed_with_64_bits():

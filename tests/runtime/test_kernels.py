@@ -200,6 +200,7 @@ def channel_sum(
         "loss": np.full(1, SENTINEL, np.float32),
         "loss_weight": np.array([loss_weight], np.float32),
         "scratch": scratch(CHANNEL_SUM),
+        "kept": np.full(outer * inner, SENTINEL, np.float32),
         "positions": outer * inner,
         "inner": inner,
         "pred_channels": channels,
@@ -408,15 +409,15 @@ def test_the_kernels_are_in_what_pip_installs(tmp_path):
 @pytest.mark.parametrize("number", [0, 1, 2, 4, 5])  # 3 shows only where blocks run at the same time
 def test_the_host_sees_a_missing_syncthreads(number, monkeypatch):
     """Each __syncthreads of common.cu is there for a reason: without it, results depend on the order of threads."""
-    pieces = CHANNEL_SUM.source.split("__syncthreads();")
+    pieces = SOFTMAX.source.split("__syncthreads();")
     assert len(pieces) == 7
     source = "__syncthreads();".join(pieces[: number + 1]) + "__syncthreads();".join(pieces[number + 1 :])
-    macros = tuple(sorted({**CHANNEL_SUM.macros, "FEW": 0, "WIDE": 0}.items()))
+    macros = tuple(sorted({**SOFTMAX.macros, "WIDE": 0, "CHUNK": 8, "ONCE": 0}.items()))
     broken = host_kernels.library(source, macros)
     monkeypatch.setattr(host_kernels, "library", lambda source, macros: broken)
-    blobs = draw(9, 21, 3), draw(9, 2, 3, seed=1)
-    with pytest.raises((AssertionError, RuntimeError), match=r"loss|diff|different barriers"):
-        same_bits([channel_sum(*blobs, rows=8, threads=32, order=order) for order in ORDERS])
+    scores = draw(9, 21, 3)
+    with pytest.raises((AssertionError, RuntimeError), match=r"loss|diff|prob|different barriers"):
+        same_bits([softmax(scores, labels(scores), rows=8, threads=32, order=order) for order in ORDERS])
 
 
 def asan():

@@ -4,13 +4,12 @@
 //
 // forward:
 //   1. The rows of a lane add the channels of pred and subtract those of target, for one sum (reduce_rows).
-//   2. The squares are combined over all blocks (reduce_grid), and one thread writes the loss.
-// backward:
-//   1. The residual s(pred) − s(target) is computed again or, with FEW, taken from scratch.
-//   2. The rows of the lane write it, times g/Z, to each channel.
+//   2. The residual s(pred) − s(target) of each sum is kept for backward.
+//   3. The squares are combined over all blocks (reduce_grid), and one thread writes the loss.
+// backward reads neither blob: the rows of a lane write the residual, times g/Z, to each channel.
 //
 // FEW is for the case that the sums are too few to keep a GPU busy, and have many channels each. Several lanes then
-// share a sum: each lane has a segment of its channels, and forward leaves the residuals in scratch for backward.
+// share a sum: each lane has a segment of its channels, and the last block adds up the segments.
 
 struct Params {
   const float* pred;
@@ -19,6 +18,7 @@ struct Params {
   float* loss;
   float* pred_diff;    // 0: not wanted
   float* target_diff;  // 0: not wanted
+  float* kept;         // the residual of each sum, from forward for backward
   Scratch* scratch;
   long long positions;  // outer · inner: the sums of one blob
   long long inner;
@@ -72,9 +72,6 @@ struct Segment {
 
 #if FEW
 
-// Where the residuals of the sums lie in scratch: after those of all segments.
-__device__ double* residuals_of(const Params& p) { return p.scratch->partials + p.positions * p.segments; }
-
 KERNEL forward(Params p) {
   Place at(p.rows, p.inner);
   for (Index tile = at.first_tile(); tile < p.positions * p.segments; tile += at.next_tile()) {
@@ -89,7 +86,7 @@ KERNEL forward(Params p) {
 #pragma unroll 8
     for (int number = 0; number < p.segments; ++number)
       residual += load_from_other_block(p.scratch->partials + position * p.segments + number);
-    residuals_of(p)[position] = residual;
+    p.kept[position] = (float)residual;
     sum.value += residual * residual;
   }
   sum = reduce_rows(sum, threadIdx.x, blockDim.x, 0, 1);
@@ -102,8 +99,11 @@ KERNEL forward(Params p) {
   Place at(p.rows, p.inner);
   Sum sum = {0};
   for (Index tile = at.first_tile(); tile < p.positions; tile += at.next_tile()) {
-    double residual = Segment(p, at, tile + at.lane).residual();
-    if (at.row == 0) sum.value += residual * residual;  // 0 past the last position
+    Segment segment(p, at, tile + at.lane);
+    double residual = segment.residual();
+    if (at.row > 0 || !segment.inside) continue;
+    p.kept[segment.position] = (float)residual;
+    sum.value += residual * residual;
   }
   if (reduce_grid(sum, Sum{0}, p.scratch) && p.loss) *p.loss = (float)(sum.value / 2 / p.normalizer);
 }
@@ -115,12 +115,7 @@ KERNEL backward(Params p) {
   double scale = scale_of(p.loss_weight, p.normalizer);
   for (Index tile = at.first_tile(); tile < p.positions * p.segments; tile += at.next_tile()) {
     Segment segment(p, at, tile + at.lane);
-#if FEW
-    double residual = segment.inside ? residuals_of(p)[segment.position] : 0;
-#else
-    double residual = segment.residual();
-#endif
-    float gradient = (float)(residual * scale);
+    float gradient = segment.inside ? (float)(p.kept[segment.position] * scale) : 0;
     segment.write(p.pred_diff, p.pred_channels, gradient);
     segment.write(p.target_diff, p.target_channels, -gradient);
   }

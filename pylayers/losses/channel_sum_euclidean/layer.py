@@ -60,7 +60,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         "normalization": OF_ELEMENTS,
     }
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"))
-    NEEDS_FORWARD = True  # where sums are few, backward reads the residuals that forward left in scratch
+    NEEDS_FORWARD = True  # backward reads the residuals that forward has kept
 
     def setup(self, bottom, top):
         """Reads the options as `LossLayer` does, and loads the compiled loops where there is Numba."""
@@ -159,6 +159,7 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 "rows": rows,
                 "segments": segments,
             },
+            kept=outer * inner,
         )
 
     def _summed_axes(self, index):
