@@ -281,10 +281,9 @@ def test_the_demos_nets(name, folder, train_in_threads):
 
 
 def test_a_net_of_the_old_format(train_in_threads):
-    """In one process it is trained, and goes on from its first batch; several are refused."""
-    write(
-        "old", source=DATA.replace("layer {{", "layers {{").replace('type: "HDF5Data"', "type: HDF5_DATA"), iterations=2
-    )
+    """In one process it is trained, and goes on in the middle of its data; several are refused."""
+    source = DATA.replace("layer {{", "layers {{").replace('type: "HDF5Data"', "type: HDF5_DATA")
+    write("old", source=source, more="snapshot: 11")
     net = Path("old_net.prototxt")
     kinds = {"InnerProduct": "INNER_PRODUCT", "TanH": "TANH"}
     text = net.read_text().partition('layer { name: "loss"')[0]
@@ -293,6 +292,9 @@ def test_a_net_of_the_old_format(train_in_threads):
     text = re.sub(r"param \{ name: \"w\" \}( param \{ lr_mult: \d \})?", "", text).replace("layer {", "layers {")
     net.write_text(text + 'layers { name: "loss" type: SOFTMAX_LOSS bottom: "scores" bottom: "label" top: "loss" }')
     train_in_threads("old", 1)
+    whole = parameters("old_iter_20.caffemodel")
+    train_in_threads("old", 1, "--snapshot", "old_iter_11.solverstate")
+    np.testing.assert_equal(parameters("old_iter_20.caffemodel"), whole)
     with pytest.raises(UserError, match='net "small" is of the old format, with "layers"; upgrade_net_proto_text'):
         train_in_threads("old", 2)
 
