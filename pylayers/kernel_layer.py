@@ -34,17 +34,19 @@ class KernelLossLayer(LossLayer):
 
     A field of ``struct Params`` that has the name of a bottom or a top gets the address of its data. A field
     ``<bottom>_diff`` gets that of its diff, and ``loss_weight`` that of the loss's diff. All are 0 for what is not
-    there or not wanted. ``scratch`` gets the layer's own memory on the GPU. A subclass gives the numbers in `plan`, and
-    those that change from launch to launch in `numbers`.
+    there or not wanted. ``scratch`` gets the layer's own memory on the GPU, ``kept`` that in which ``forward`` leaves
+    numbers for ``backward``. A subclass gives the numbers in `plan`, and those that change from launch to launch in
+    `numbers`.
 
     Attributes:
         KERNELS: a `pylayers.runtime.kernels.Kernels`.
-        terms: what Z is made of, as `divisor` takes it, for the field ``normalizer``.
-        NEEDS_FORWARD: whether ``backward`` takes something from scratch that ``forward`` has left there.
+        NEEDS_FORWARD: whether ``backward`` takes something that ``forward`` has left.
+        terms: what Z is made of, as `divisor` takes it, for the field ``normalizer``; None where there is none.
     """
 
     KERNELS = None
     NEEDS_FORWARD = False
+    terms = None
 
     def plan(self, processors):
         """The `Plan` for ``self.shapes`` and ``self.options`` on a GPU with that many multiprocessors."""
@@ -52,7 +54,7 @@ class KernelLossLayer(LossLayer):
 
     def numbers(self, kernel, bottom):
         """The values of fields of Params for a launch of a kernel on those bottoms, a dict."""
-        return {"normalizer": self.divisor(self.terms)}
+        return {} if self.terms is None else {"normalizer": self.divisor(self.terms)}
 
     def constant_pointers(self):
         """Addresses for fields of Params that no blob has: a dict. Called once for each GPU, which is current."""

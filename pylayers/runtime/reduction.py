@@ -2,12 +2,9 @@
 
 
 class OneRank:
-    """One process, the only one."""
+    """One process, the only one. With a `count` above 1 there is a method ``add``, which sums an array over all."""
 
     number, count = 0, 1
-
-    def add(self, array):
-        """Sums an array over all ranks, in place."""
 
 
 ranks = OneRank()

@@ -107,7 +107,7 @@ def _train(options, ranks, signals):
         caffe.set_multiprocess(True)
         if not options.local_normalizer:
             reduction.ranks = ranks
-    made = solver.make(param)
+    made = solver.make(param, nets[0])
     numbers = c_rand.OwnNumbers().using if ranks.count > 1 else contextlib.nullcontext
     agreement.check(made, param, nets, options, ranks)
     for note in notes(nets[0].layer, made.net, ranks, options.local_normalizer):
@@ -163,10 +163,9 @@ def _choose_device(options, param, ranks):
     numbers = ranks.local_gpus() if chosen == "local" else chosen.split(",")
     if len(numbers) != ranks.local_count:
         raise UserError(
-            f"--gpu {chosen} names {len(numbers)} GPU{'s' if len(numbers) > 1 else ''}, and there "
-            f"{'are' if ranks.local_count > 1 else 'is'} {ranks.local_count} process"
-            f"{'es' if ranks.local_count > 1 else ''} on {ranks.host}, of which each has one: mpirun -n {len(numbers)} "
-            f"pylayers train --gpu {chosen}, or --gpu local, by which each takes its own"
+            f"each process has one GPU; on {ranks.host} the number of processes is {ranks.local_count}, and --gpu "
+            f"{chosen} has {len(numbers)}: mpirun -n {len(numbers)} pylayers train --gpu {chosen}, or --gpu local, by "
+            "which each takes its own"
         )
     caffe.set_device(int(numbers[ranks.local_number]))
     caffe.set_mode_gpu()

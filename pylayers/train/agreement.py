@@ -62,7 +62,4 @@ def _difference(ours, theirs):
     """Where two values differ: of two lists the first items that do."""
     if not isinstance(ours, list):
         return ours, theirs
-    for one, other in zip([*ours, "nothing"], [*theirs, "nothing"]):
-        if one != other:
-            return one, other
-    return ours, theirs
+    return next((one, other) for one, other in zip([*ours, "nothing"], [*theirs, "nothing"]) if one != other)

@@ -41,12 +41,6 @@ class Ranks(OneRank):
         self.host = socket.gethostname()
         self.traffic = collections.defaultdict(lambda: np.zeros(3))
 
-    def add(self, array, purpose="losses"):
-        """Sums an array over all ranks, in place."""
-
-    def share(self, array):
-        """Gives all ranks rank 0's numbers, in place."""
-
     def gather(self, value):
         """What each rank gives, a list on every rank."""
         return [value]
@@ -72,11 +66,6 @@ class Ranks(OneRank):
         if self.number:
             self.gather(None)
         raise error
-
-    def fail(self, status, message):
-        """Says what went wrong, and ends this process, and all others with it."""
-        print(message, file=sys.stderr, flush=True)
-        sys.exit(status)
 
 
 class MpiRanks(Ranks):

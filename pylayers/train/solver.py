@@ -77,15 +77,23 @@ def part_prefix(prefix):
     return os.path.join(folder, f".{name}.part")
 
 
-def make(param):
-    """A solver that trains as a SolverParameter says, and leaves display, test and snapshots to its caller."""
+def make(param, net):
+    """A solver that trains as a SolverParameter says, and leaves display, test and snapshots to its caller.
+
+    Args:
+        param: the SolverParameter.
+        net: the NetParameter of its train net.
+
+    Raises:
+        UserError: a Python layer cannot be made.
+    """
     quiet = caffe_pb2.SolverParameter()
     quiet.CopyFrom(param)
     quiet.display = quiet.snapshot = 0
     quiet.test_interval, quiet.test_initialization = _NEVER, False
     quiet.snapshot_prefix = part_prefix(param.snapshot_prefix)
     # With NCCL Caffe sums each layer's gradients while the next goes backward: once a pass, and not where layers share.
-    quiet.layer_wise_reduce &= param.iter_size == 1 and not _shares_parameters(nets(param)[0])
+    quiet.layer_wise_reduce &= param.iter_size == 1 and not _shares_parameters(net)
     with written(quiet) as path:
         try:
             return caffe.get_solver(path)

@@ -24,7 +24,7 @@ class SharedTest:
         self.shares = ranks.count if self._can_be_shared() else 1
 
     def _can_be_shared(self):
-        layers = [self._net.layers[index] for index in range(len(self._net.layers))]
+        layers = self._net.layers
         return all(layers[index].type in data.DEALT for index in self._sources) and all(
             isinstance(layer, LossLayer) if layer.type == "Python" else layer.type not in _REMEMBERS for layer in layers
         )
@@ -32,8 +32,7 @@ class SharedTest:
     def run(self, is_stopped):
         """Runs all batches.
 
-        Every rank moves its data over every batch, so that HDF5Data's shuffles, which share C's rand() with those of
-        the train net, come to the same rows on all ranks.
+        Every rank moves its data over every batch, so that all are at the same place.
 
         Args:
             is_stopped: a function that says before a batch whether to stop. All ranks call it equally often.

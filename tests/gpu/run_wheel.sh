@@ -63,7 +63,7 @@ step caffe_train 60 "${pytest[@]}" tests/gpu -k caffe_train
 step training 60 "${pytest[@]}" tests/gpu/test_gpu_training.py
 step losses 120 "${pytest[@]}" tests/losses
 step iterations 60 "${pytest[@]}" tests/gpu -k 10000_iterations
-probe=$(compute-sanitizer "$python" -c 'import cupy; print((cupy.arange(3) + 1).sum())' 2>&1 | tail -n 1) || probe="none: $probe"
+probe=$(timeout 60 compute-sanitizer "$python" -c 'import cupy; print((cupy.arange(3) + 1).sum())' 2>&1 | tail -n 1) || probe="none: $probe"
 if [[ $probe == *"0 errors"* ]]; then
   wrong_labels=tests/gpu/test_gpu_mode.py::test_a_wrong_label_is_an_error_at_most_one_iteration_late
   step memcheck 60 compute-sanitizer --report-api-errors no --error-exitcode=9 --target-processes=all "${pytest[@]}" "$wrong_labels"

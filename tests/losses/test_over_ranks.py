@@ -12,7 +12,10 @@ from harness.thread_ranks import ThreadRanks
 
 from pylayers.runtime import reduction
 
-pytestmark = pytest.mark.engines("numba", "formula", "host")
+pytestmark = [
+    pytest.mark.engines("numba", "formula", "host"),
+    pytest.mark.filterwarnings("ignore:L1LossLayer has no GPU code"),  # the users' loss
+]
 RANKS, ITEMS = 3, 2
 
 

@@ -79,7 +79,7 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
     OPTIONAL_TOPS = ("prob",)
     OPTIONS = labels.OPTIONS
     KERNELS = Kernels(Path(__file__).with_name("kernels.cu"), labels.Z_KINDS)
-    NEEDS_FORWARD = True  # backward uses the Z that forward computed, and relies on forward having checked every label
+    NEEDS_FORWARD = True  # for Z, for the peak and the total of each position, and since it checks every label
 
     @classmethod
     def classes_of_labels(cls, options, shape):
