@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
 # More options for g++, such as a sanitizer; tests/runtime/test_kernels.py sets them.
 FLAGS = os.environ.get("HOST_KERNELS_FLAGS", "").split()
+_LOCK = threading.Lock()
 
 
 @functools.cache
@@ -32,9 +34,14 @@ def _folder():
     return tempfile.TemporaryDirectory(prefix="host-kernels-")
 
 
-@functools.cache
 def library(source, macros):
     """CUDA C compiled for the host, as a ctypes library; `macros` are pairs of name and value."""
+    with _LOCK:  # threads that are ranks ask for the same
+        return _compile(source, macros)
+
+
+@functools.cache
+def _compile(source, macros):
     name = hashlib.sha256(repr((source, macros)).encode()).hexdigest()[:16]
     path = Path(_folder().name) / f"{name}.cpp"
     path.write_text(f'#include "{HEADER}"\n{source}\nEXPORT_ALL\n')
