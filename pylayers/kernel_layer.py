@@ -15,15 +15,13 @@ class Plan(NamedTuple):
     """How to launch a loss's kernels for the shapes and options of a layer.
 
     Attributes:
-        threads: in a block.
-        blocks: at most `geometry.MAX_BLOCKS`.
+        tiles: the number of blocks of `geometry.THREADS` threads that would do the work in one turn each.
         macros: what this variant of the kernels is compiled with, a dict from name to int.
         fields: the values of those fields of Params that are numbers, a dict.
         kept: the number of float32 that ``forward`` leaves for ``backward`` in the field ``kept``; or 0.
     """
 
-    threads: int
-    blocks: int
+    tiles: int
     macros: dict
     fields: dict
     kept: int = 0

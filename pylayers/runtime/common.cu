@@ -1,5 +1,5 @@
 // What the kernels of all losses share. pylayers/runtime/kernels.py puts it before each loss's own file, and gives the
-// sizes MAX_THREADS, MAX_BLOCKS and TOTALS_OF_BLOCK as macros.
+// sizes THREADS (of a block), MAX_BLOCKS, TOTALS_OF_BLOCK and CHUNK as macros.
 //
 // A block is a grid of rows × lanes threads, both powers of two. Each lane has a position of the loss, and the rows
 // share its classes or channels. The sums of the threads are combined in a fixed order: over the rows, over the block,
@@ -12,9 +12,9 @@ typedef long long Index;
 typedef int Index;
 #endif
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
 
-// A layer's own working memory on the GPU, some 33 kB; all 0 at first.
+// A layer's own working memory on the GPU, some 66 kB; all 0 at first.
 struct Scratch {
   unsigned int arrived;  // blocks of the running launch that are done
   unsigned int reported;  // 1 once a wrong label of this iteration has been reported
@@ -31,7 +31,7 @@ struct Sum {
 template <typename T>
 __device__ T reduce_rows(const T& mine, int row, int rows, int lane, int lanes) {
   if (rows == 1) return mine;
-  __shared__ T shared[MAX_THREADS];
+  __shared__ T shared[THREADS];
   T* column = shared + lane;
   column[row * lanes] = mine;
   for (int half = rows / 2; half > 0; half /= 2) {
@@ -77,7 +77,7 @@ __device__ bool reduce_grid(T& mine, const T& zero, Scratch* scratch) {
   if (threadIdx.x == 0) partials[blockIdx.x] = mine;
   if (!last_to_arrive(scratch)) return false;
   mine = zero;
-#pragma unroll 1  // it has about two rounds; unrolled, it would cost softmax registers
+#pragma unroll 4  // the totals of several blocks are on their way at once
   for (int block = threadIdx.x; block < (int)gridDim.x; block += blockDim.x) mine.add(load_from_other_block(partials + block));
   mine = reduce_rows(mine, threadIdx.x, blockDim.x, 0, 1);
   return threadIdx.x == 0;
@@ -91,22 +91,36 @@ __device__ double scale_of(const float* loss_weight, double normalizer) {
   return scale;
 }
 
-// A thread's place in its block, and the positions that it goes through.
+// A thread's place in its block of 1 << bits rows, and the positions that it goes through.
 struct Place {
-  int row, rows, lane, lanes;
+  int bits, row, rows, lane, lanes;
 
   // Neighbouring threads read neighbouring elements. With inner = 1 these belong to one position, so the row changes
   // from thread to thread.
-  __device__ Place(int rows, long long inner) : rows(rows), lanes(blockDim.x / rows) {
-    row = inner == 1 ? threadIdx.x % rows : threadIdx.x / lanes;
-    lane = inner == 1 ? threadIdx.x / rows : threadIdx.x % lanes;
+  __device__ Place(int bits, long long inner) : bits(bits), rows(1 << bits), lanes(blockDim.x >> bits) {
+    int thread = threadIdx.x;
+    row = inner == 1 ? thread & (rows - 1) : thread / lanes;
+    lane = inner == 1 ? thread >> bits : thread & (lanes - 1);
   }
+  // A tile has as many positions as there are lanes.
   __device__ Index first_tile() const { return (Index)blockIdx.x * lanes; }
   __device__ Index next_tile() const { return (Index)gridDim.x * lanes; }
 };
 
-// Where the elements of a position begin in a blob of shape (outer, channels, inner).
-__device__ Index offset_of(Index position, Index channels, Index inner) {
-  Index outer = position / inner;
-  return outer * channels * inner + (position - outer * inner);
+// number / divisor for numbers below 2³¹, since a GPU divides slowly: (number · multiplier) >> shift. Python gives the
+// two, see geometry.division_by. Granlund and Montgomery, "Division by invariant integers using multiplication", 1994.
+__device__ Index divide(Index number, long long divisor, unsigned int multiplier, unsigned int shift) {
+#if WIDE
+  return number / divisor;
+#else
+  return (Index)((unsigned long long)number * multiplier >> shift);
+#endif
+}
+
+// Reads up to N elements, `step` apart, that a thread has from blob[first] on; `rest` stands for those past `count`.
+// None waits for another.
+template <int N>
+__device__ void read(float (&values)[N], const float* blob, Index first, Index step, int count, float rest) {
+#pragma unroll
+  for (int k = 0; k < N; ++k) values[k] = k < count ? blob[first + k * step] : rest;
 }

@@ -2,15 +2,16 @@
 
 import numpy as np
 
-# A larger block could not keep all the registers that softmax's widest variant needs.
-MAX_THREADS = 512
-# Each block leaves totals of its own in Scratch. More blocks would not be faster on today's GPUs, which hold 2048
-# threads on each of at most 160 multiprocessors.
-MAX_BLOCKS = 1024
+# Threads in a block, as many as share their sums by __syncthreads. Four such blocks and more fit on a multiprocessor.
+THREADS = 256
+# Each block leaves totals of its own in Scratch. Today's GPUs run at most 8 blocks on each of some 170 multiprocessors.
+MAX_BLOCKS = 2048
 # How many float64 numbers a block may leave in Scratch.
 TOTALS_OF_BLOCK = 4
+# Scores or channels that a thread reads before it waits for the first of them.
+CHUNK = 8
 # These sizes as macros for the kernels.
-SIZES = {"MAX_THREADS": MAX_THREADS, "MAX_BLOCKS": MAX_BLOCKS, "TOTALS_OF_BLOCK": TOTALS_OF_BLOCK}
+SIZES = {"THREADS": THREADS, "MAX_BLOCKS": MAX_BLOCKS, "TOTALS_OF_BLOCK": TOTALS_OF_BLOCK, "CHUNK": CHUNK}
 _THREADS_OF_PROCESSOR = 2048
 # Blobs from this size on are indexed with 64 bits.
 _WIDE_BYTES = 2**31
@@ -21,39 +22,41 @@ def wide(shapes):
     return int(any(4 * np.prod(shape, dtype=np.int64) >= _WIDE_BYTES for shape in shapes))
 
 
-def blocks_for(count, threads, processors):
-    """The number of blocks, no more than the GPU can run at once.
+def rows_of(positions, channels, inner, processors):
+    """The number of rows, a power of two, of a block's threads over a blob of shape (outer, channels, inner).
 
-    Args:
-        count: the number of blocks that would do the work in one turn each.
-        threads: the number of threads in a block.
-        processors: the number of the GPU's multiprocessors.
-    """
-    return min(count, MAX_BLOCKS, processors * (_THREADS_OF_PROCESSOR // threads))
-
-
-def block_shape(positions, channels, inner, processors):
-    """Lays a block over a blob of shape (outer, channels, inner).
+    The rows share a position's channels; the threads of one row have a position each.
 
     Args:
         positions: outer · inner.
         channels: the number of classes or channels.
         inner: the product of the axes after them.
         processors: the number of the GPU's multiprocessors.
-
-    Returns:
-        The number of threads in a block and of rows among them, powers of two. The rows share a position's channels;
-        the threads of one row have a position each.
     """
+    if channels <= CHUNK:
+        return 1  # a thread has them all on their way at once
     # A GPU reads memory in pieces of 32 bytes: channels of one position where inner is 1, or else several positions.
-    rows = _power_of_two(min(32, channels)) if inner == 1 else 1
-    lanes = 1 if inner == 1 else 8
+    rows, lanes = (_power_of_two(min(32, channels)), 1) if inner == 1 else (1, 8)
     # Rows are added until the threads can keep the GPU busy, or until each has few channels. A thread that reads
-    # four to eight scores at once hides as much latency as several threads would.
+    # a chunk at once hides as much latency as several threads would.
     enough = processors * _THREADS_OF_PROCESSOR // 4
-    while positions * rows < enough and 8 * rows <= channels and 2 * rows * lanes <= MAX_THREADS:
+    while positions * rows < enough and CHUNK * rows <= channels and 2 * rows * lanes <= THREADS:
         rows *= 2
-    return max(256, rows * lanes), rows
+    return rows
+
+
+def division_by(number):
+    """The multiplier and the shift by which a kernel divides: n // number == (n * multiplier) >> shift for 0 ≤ n < 2³¹.
+
+    Args:
+        number: the divisor, from 1 to 2³¹.
+
+    >>> multiplier, shift = division_by(7)
+    >>> 1000 * multiplier >> shift
+    142
+    """
+    shift = 31 + (number - 1).bit_length()
+    return -(-(1 << shift) // number), shift
 
 
 def segments_of(positions, channels, rows, processors):
@@ -62,13 +65,13 @@ def segments_of(positions, channels, rows, processors):
     Args:
         positions: the number of sums.
         channels: the number of terms of each.
-        rows: the number of rows of threads in a block, from `block_shape`.
+        rows: the number of rows of threads in a block, from `rows_of`.
         processors: the number of the GPU's multiprocessors.
     """
-    # Each thread has at least eight terms, and Scratch has room for all segments.
+    # Each thread has at least a chunk of terms, and Scratch has room for all segments.
     most = min(
         processors * _THREADS_OF_PROCESSOR // 2 // (positions * rows),
-        channels // (8 * rows),
+        channels // (CHUNK * rows),
         TOTALS_OF_BLOCK * MAX_BLOCKS // positions,
     )
     return _power_of_two(max(1, most))

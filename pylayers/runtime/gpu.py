@@ -153,6 +153,10 @@ class Gpu:
         """
         self.cupy.cuda.driver.launchKernel(function, blocks, 1, 1, threads, 1, 1, 0, _LEGACY_STREAM, argument, 0)
 
+    def blocks_of_processor(self, function, threads):
+        """How many blocks of a kernel fit on a multiprocessor at once, by its registers and its memory."""
+        return self.cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function, threads, 0)
+
     def processors(self, device):
         """The number of a GPU's multiprocessors."""
         runtime = self.cupy.cuda.runtime

@@ -96,11 +96,17 @@ class Launcher:
         self._params = self._kernels.params(**plan.fields, **self._always)
         self._argument = ctypes.c_void_p(ctypes.addressof(self._params))
         variant = tuple(sorted(plan.macros.items()))
-        self._functions = {name: gpu.backend.function(self._device, self._kernels, variant, name) for name in NAMES}
+        self._launches = {name: self._prepare(name, variant) for name in NAMES}
         self.shapes = shapes
         if plan.kept:
             self._kept = gpu.backend.empty(plan.kept)
             self._params.kept = self._kept.data.ptr
+
+    def _prepare(self, name, variant):
+        """The handle of a kernel, and the number of blocks: no more than the GPU can run at once."""
+        function = gpu.backend.function(self._device, self._kernels, variant, name)
+        at_once = self.processors * gpu.backend.blocks_of_processor(function, geometry.THREADS)
+        return function, min(self.plan.tiles, at_once, geometry.MAX_BLOCKS)
 
     def clear(self, field):
         """Fills a field of Scratch with zeros, after what has been launched."""
@@ -119,5 +125,4 @@ class Launcher:
             setattr(self._params, field, number)
         for field in self._changing:
             setattr(self._params, field, pointers.get(field))
-        address = ctypes.addressof(self._argument)
-        gpu.backend.launch(self._functions[name], self.plan.blocks, self.plan.threads, address)
+        gpu.backend.launch(*self._launches[name], geometry.THREADS, ctypes.addressof(self._argument))

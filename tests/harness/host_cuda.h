@@ -21,6 +21,25 @@ static void spoil_shared() { memset(__start_shared, 0xff, __stop_shared - __star
 #endif
 #define __launch_bounds__(threads)
 
+static inline float __int_as_float(int bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+#ifdef GPU_ARITHMETIC  // how many units in the last place exp and log1p are off, up or down from number to number
+#include <xmmintrin.h>
+static inline float off(float value) {
+  int bits;
+  memcpy(&bits, &value, sizeof bits);
+  if (!(value > 0 && value < INFINITY)) return value;
+  return __int_as_float(bits + ((bits * 2654435761u) >> 31 ? GPU_ARITHMETIC : -GPU_ARITHMETIC));
+}
+static inline float exp_off(float x) { return x == 0 ? 1 : off(std::exp(x)); }  // exp(0) is exact
+#define expf(x) exp_off(x)
+#define log1pf(x) off(std::log1p((float)(x)))
+#endif
+
 struct Uint3 {
   unsigned int x, y, z;
 };
@@ -31,14 +50,13 @@ struct alignas(16) float4 {
 };
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
-static inline float __int_as_float(int bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
 template <typename T>
 static inline T min(T a, T b) {
   return b < a ? b : a;
+}
+template <typename T>
+static inline T max(T a, T b) {
+  return a < b ? b : a;
 }
 static inline void __threadfence() {}
 static inline void __threadfence_system() {}
@@ -52,6 +70,39 @@ static inline unsigned int atomicExch(unsigned int* address, unsigned int value)
   *address = value;
   return old;
 }
+
+#ifdef COUNT_BYTES  // the caller sets the ranges; with -fsanitize=thread g++ calls these at each read and write
+extern "C" {
+struct Range {
+  size_t begin, end, read, written;
+} ranges[16];
+#define UNCOUNTED __attribute__((no_sanitize("thread")))
+UNCOUNTED static void count_bytes(size_t address, size_t size, size_t Range::*counter) {
+  for (Range& range : ranges)
+    if (range.begin <= address && address < range.end) range.*counter += size;
+}
+#define COUNT(size)                                                                                                  \
+  UNCOUNTED void __tsan_read##size(void* address) { count_bytes((size_t)address, size, &Range::read); }               \
+  UNCOUNTED void __tsan_write##size(void* address) { count_bytes((size_t)address, size, &Range::written); }
+COUNT(1) COUNT(2) COUNT(4) COUNT(8) COUNT(16)
+UNCOUNTED void __tsan_read_range(void* address, size_t size) { count_bytes((size_t)address, size, &Range::read); }
+UNCOUNTED void __tsan_write_range(void* address, size_t size) { count_bytes((size_t)address, size, &Range::written); }
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+}
+#endif
+
+// Denormal numbers count as 0 while this lives.
+struct FlushDenormals {
+#ifdef GPU_ARITHMETIC
+  unsigned int before = _mm_getcsr();
+  FlushDenormals() { _mm_setcsr(before | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before); }
+#else
+  FlushDenormals() {}
+#endif
+};
 
 struct Fiber {
   ucontext_t context;
@@ -118,6 +169,7 @@ static bool launch(void (*kernel)(), int blocks, int threads, int order) {
   static Params arguments_of_##kernel;                                                       \
   extern "C" bool launch_##kernel(const Params* params, int blocks, int threads, int order) { \
     arguments_of_##kernel = *params;                                                         \
+    FlushDenormals flushed;                                                                  \
     return launch([] { kernel(arguments_of_##kernel); }, blocks, threads, order);                   \
   }
 #define EXPORT_ALL               \

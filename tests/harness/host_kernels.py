@@ -26,6 +26,8 @@ HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
 # More options for g++, such as a sanitizer; tests/runtime/test_kernels.py sets them.
 FLAGS = os.environ.get("HOST_KERNELS_FLAGS", "").split()
+# With these a kernel counts the bytes that it reads and writes.
+COUNTING = ("-fsanitize=thread", "-DCOUNT_BYTES")
 _LOCK = threading.Lock()
 
 
@@ -34,20 +36,22 @@ def _folder():
     return tempfile.TemporaryDirectory(prefix="host-kernels-")
 
 
-def library(source, macros):
-    """CUDA C compiled for the host, as a ctypes library; `macros` are pairs of name and value."""
+def library(source, macros, *flags):
+    """CUDA C compiled for the host, as a ctypes library; `macros` are pairs of name and value, `flags` g++'s."""
     with _LOCK:  # threads that are ranks ask for the same
-        return _compile(source, macros)
+        return _compile(source, macros, flags)
 
 
 @functools.cache
-def _compile(source, macros):
-    name = hashlib.sha256(repr((source, macros)).encode()).hexdigest()[:16]
+def _compile(source, macros, flags):
+    name = hashlib.sha256(repr((source, macros, flags)).encode()).hexdigest()[:16]
     path = Path(_folder().name) / f"{name}.cpp"
     path.write_text(f'#include "{HEADER}"\n{source}\nEXPORT_ALL\n')
-    options = ["-std=c++14", "-O1", "-shared", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
+    options = ["-std=c++14", "-O1", "-c", "-fPIC", "-fno-gnu-unique", "-fvisibility=default"]
     options += ["-Wall", "-Werror", "-Wno-unknown-pragmas", *(f"-D{name}={value}" for name, value in macros), *FLAGS]
-    subprocess.run([COMPILER, *options, "-o", path.with_suffix(".so"), path], check=True)
+    subprocess.run([COMPILER, *options, *flags, "-o", path.with_suffix(".o"), path], check=True)
+    # Without the flags: what a sanitizer calls is there already, or in host_cuda.h.
+    subprocess.run([COMPILER, "-shared", "-o", path.with_suffix(".so"), path.with_suffix(".o")], check=True)
     found = ctypes.PyDLL(path.with_suffix(".so"))  # one launch at a time
     found.params_size.restype = ctypes.c_size_t
     for kernel in kernels.NAMES:
@@ -121,7 +125,10 @@ class HostCupy:
         )
         self.cuda = SimpleNamespace(
             alloc_pinned_memory=_Memory,
-            driver=SimpleNamespace(launchKernel=self._launch),
+            driver=SimpleNamespace(
+                launchKernel=self._launch,
+                occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 4,
+            ),
             runtime=runtime,
             Event=_Event,
             get_elapsed_time=lambda start, end: 1e3 * (end.time - start.time),
@@ -190,7 +197,7 @@ class _Memory:
         self.ptr = ctypes.addressof(self._buffer)
 
 
-def call(found, variant, kernel, blocks, threads, order, values):
+def call(found, variant, kernel, blocks, threads, order, values, *flags):
     """Runs a kernel on NumPy arrays.
 
     Args:
@@ -201,16 +208,42 @@ def call(found, variant, kernel, blocks, threads, order, values):
         threads: the number of threads in each.
         order: as in `HostCupy`.
         values: a dict from fields of Params to arrays or numbers; the fields that are left out are 0.
+        *flags: more options for g++.
     """
     fields = {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in values.items()}
-    launch = getattr(compiled(found, variant), f"launch_{kernel}")
+    launch = getattr(compiled(found, variant, *flags), f"launch_{kernel}")
     if not launch(ctypes.byref(found.params(**fields)), blocks, threads, order):
         raise RuntimeError("the threads of a block came to different barriers")
 
 
-def compiled(found, variant):
+class _Range(ctypes.Structure):
+    """`Range` of host_cuda.h."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("begin", "end", "read", "written")]
+
+
+def traffic(found, variant, kernel, blocks, threads, values):
+    """Runs a kernel as `call` does, and gives the bytes that it reads and writes.
+
+    Returns:
+        A dict from each field that is an array to a pair: how often its bytes are read, and how often written, 1.0 for
+        once each.
+    """
+    ranges = (_Range * 16).in_dll(compiled(found, variant, *COUNTING), "ranges")
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    for each, array in zip(ranges, arrays.values()):
+        each.begin, each.read, each.written = array.ctypes.data, 0, 0
+        each.end = each.begin + array.nbytes
+    call(found, variant, kernel, blocks, threads, 0, values, *COUNTING)
+    return {
+        name: (each.read / array.nbytes, each.written / array.nbytes)
+        for each, (name, array) in zip(ranges, arrays.items())
+    }
+
+
+def compiled(found, variant, *flags):
     """The library of a variant of a loss's kernels."""
-    return library(found.source, tuple(sorted({**found.macros, **variant}.items())))
+    return library(found.source, tuple(sorted({**found.macros, **variant}.items())), *flags)
 
 
 def scratch(found):

@@ -102,7 +102,7 @@ def test_few_sums_of_many_channels(loss_weight, cupy):
     fill(net, bottoms)
     found = run_again(net, bottoms)
     launcher = net.layers[loss_index(net)].launcher(0)
-    assert launcher.plan.macros == {"WIDE": 0, "FEW": 1}
+    assert launcher.plan.macros["FEW"] == 1
     loss, *gradients = oracle.channel_sum_euclidean(*bottoms.values(), end_axis=-1)
     assert_close_loss(found.loss, loss)
     for diff, gradient in zip(found.diffs.values(), gradients):

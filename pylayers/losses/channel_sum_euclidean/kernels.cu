@@ -10,6 +10,9 @@
 //
 // FEW is for the case that the sums are too few to keep a GPU busy, and have many channels each. Several lanes then
 // share a sum: each lane has a segment of its channels, and the last block adds up the segments.
+//
+// PRED_CHANNELS and TARGET_CHANNELS are the numbers of channels where both are at most CHUNK and rows is 1, or else 0.
+// As constants they save a thread the rest of a chunk and the ends of loops.
 
 struct Params {
   const float* pred;
@@ -22,60 +25,86 @@ struct Params {
   Scratch* scratch;
   long long positions;  // outer · inner: the sums of one blob
   long long inner;
+  unsigned int inner_multiplier;
+  unsigned int inner_shift;
   long long pred_channels;
   long long target_channels;
   double normalizer;  // Z
-  long long rows;     // of threads in a block
+  long long row_bits;  // a block has 1 << row_bits rows
   long long segments;  // of a sum's channels; 1 without FEW
 };
 
-// The part of a sum that one lane has: a segment of consecutive channels, and its share of s(pred) − s(target).
+__device__ Place place_of(const Params& p) { return Place(PRED_CHANNELS ? 0 : p.row_bits, p.inner); }
+
+// The channels that a thread has of a sum in one blob: how many, and where the first one is.
+struct Channels {
+  int count;
+  Index first;
+};
+
+// The part of a sum that one lane has: a segment of consecutive channels, shared by its rows.
 struct Segment {
   const Params& p;
-  const Place& at;
-  Index position, number;
+  Place at;
+  Index position, number, outer;
+  Channels pred, target;
+
   bool inside;
 
-  __device__ Segment(const Params& p, const Place& at, Index item) : p(p), at(at) {
-    position = item / (Index)p.segments;
-    number = item - position * (Index)p.segments;
-    inside = position < p.positions;
+  // Lanes past the last segment repeat it.
+  __device__ Segment(const Params& p, const Place& at, Index tile) : p(p), at(at), number(0) {
+    Index segments = p.segments, last = p.positions * segments - 1;
+    inside = tile + at.lane <= last;
+    position = inside ? tile + at.lane : last;
+#if FEW
+    number = position % segments;
+    position /= segments;
+#endif
+    outer = divide(position, p.inner, p.inner_multiplier, p.inner_shift);
+    pred = share(PRED_CHANNELS ? PRED_CHANNELS : (Index)p.pred_channels);
+    target = share(TARGET_CHANNELS ? TARGET_CHANNELS : (Index)p.target_channels);
   }
 
-  __device__ Index length(Index channels) const { return (channels + (Index)p.segments - 1) / (Index)p.segments; }
-  __device__ Index begin(Index channels) const { return number * length(channels) + at.row; }
-  __device__ Index end(Index channels) const { return min((number + 1) * length(channels), channels); }
+  __device__ Index step() const { return (Index)p.inner << at.bits; }
 
-  // This thread's part of the sum.
-  __device__ double part(const float* blob, Index channels) const {
-    const float* first = blob + offset_of(position, channels, p.inner);
-    Index end = this->end(channels);
-    double sum = 0;
-#pragma unroll 8
-    for (Index c = begin(channels); c < end; c += at.rows) sum += first[c * p.inner];
-    return sum;
+  __device__ Channels share(Index channels) const {
+    Index begin = at.row, end = channels;
+#if FEW
+    Index length = (channels + (Index)p.segments - 1) / (Index)p.segments;
+    begin += number * length;
+    end = min((number + 1) * length, channels);
+#endif
+    Index first = (outer * channels + begin) * (Index)p.inner + (position - outer * (Index)p.inner);
+    bool known = PRED_CHANNELS > 0;
+    return {known ? (int)channels : begin < end ? (int)((end - begin + at.rows - 1) >> at.bits) : 0, first};
   }
 
+  // This lane's part of s(pred) − s(target).
   __device__ double residual() const {
     Sum sum = {0};
-    if (inside) sum.value = part(p.pred, p.pred_channels) - part(p.target, p.target_channels);
+    for (int begin = 0; begin < max(pred.count, target.count); begin += CHUNK) {
+      float a[CHUNK], b[CHUNK];
+      read(a, p.pred, pred.first + begin * step(), step(), pred.count - begin, 0);
+      read(b, p.target, target.first + begin * step(), step(), target.count - begin, 0);
+#pragma unroll
+      for (int k = 0; k < CHUNK; ++k) sum.value += (double)a[k] - b[k];
+    }
     return reduce_rows(sum, at.row, at.rows, at.lane, at.lanes).value;
   }
 
-  __device__ void write(float* diff, Index channels, float gradient) const {
-    if (!diff || !inside) return;
-    float* first = diff + offset_of(position, channels, p.inner);
-    Index end = this->end(channels);
-    for (Index c = begin(channels); c < end; c += at.rows) first[c * p.inner] = gradient;
+  __device__ void write(float* diff, const Channels& of, float gradient) const {
+    if (!diff) return;
+#pragma unroll 4
+    for (int k = 0; k < of.count; ++k) diff[of.first + k * step()] = gradient;
   }
 };
 
 #if FEW
 
 KERNEL forward(Params p) {
-  Place at(p.rows, p.inner);
+  Place at = place_of(p);
   for (Index tile = at.first_tile(); tile < p.positions * p.segments; tile += at.next_tile()) {
-    Segment segment(p, at, tile + at.lane);
+    Segment segment(p, at, tile);
     double residual = segment.residual();
     if (at.row == 0 && segment.inside) p.scratch->partials[tile + at.lane] = residual;
   }
@@ -96,10 +125,10 @@ KERNEL forward(Params p) {
 #else
 
 KERNEL forward(Params p) {
-  Place at(p.rows, p.inner);
+  Place at = place_of(p);
   Sum sum = {0};
   for (Index tile = at.first_tile(); tile < p.positions; tile += at.next_tile()) {
-    Segment segment(p, at, tile + at.lane);
+    Segment segment(p, at, tile);
     double residual = segment.residual();
     if (at.row > 0 || !segment.inside) continue;
     p.kept[segment.position] = (float)residual;
@@ -111,12 +140,12 @@ KERNEL forward(Params p) {
 #endif
 
 KERNEL backward(Params p) {
-  Place at(p.rows, p.inner);
+  Place at = place_of(p);
   double scale = scale_of(p.loss_weight, p.normalizer);
   for (Index tile = at.first_tile(); tile < p.positions * p.segments; tile += at.next_tile()) {
-    Segment segment(p, at, tile + at.lane);
-    float gradient = segment.inside ? (float)(p.kept[segment.position] * scale) : 0;
-    segment.write(p.pred_diff, p.pred_channels, gradient);
-    segment.write(p.target_diff, p.target_channels, -gradient);
+    Segment segment(p, at, tile);
+    float gradient = (float)(p.kept[segment.position] * scale);
+    segment.write(p.pred_diff, segment.pred, gradient);
+    segment.write(p.target_diff, segment.target, -gradient);
   }
 }

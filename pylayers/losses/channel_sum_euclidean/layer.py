@@ -10,7 +10,7 @@ from pylayers.losses.channel_sum_euclidean import formula
 from pylayers.losses.normalization import OF_ELEMENTS, counted_terms
 from pylayers.params import Integer
 from pylayers.runtime import loops
-from pylayers.runtime.geometry import block_shape, blocks_for, segments_of, wide
+from pylayers.runtime.geometry import CHUNK, THREADS, division_by, rows_of, segments_of, wide
 from pylayers.runtime.kernels import Kernels
 from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
@@ -145,18 +145,26 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         """Gives each sum a lane, whose rows share the channels; each sum gets several lanes where sums are few."""
         (outer, pred_channels, inner), (_, target_channels, _) = self._shapes_3d
         channels = max(pred_channels, target_channels)
-        threads, rows = block_shape(outer * inner, channels, inner, processors)
+        rows = rows_of(outer * inner, channels, inner, processors)
         segments = segments_of(outer * inner, channels, rows, processors)
+        multiplier, shift = division_by(inner)
+        few_channels = channels <= CHUNK
         return Plan(
-            threads=threads,
-            blocks=blocks_for(math.ceil(outer * inner * segments * rows / threads), threads, processors),
-            macros={"WIDE": wide(self.shapes), "FEW": int(segments > 1)},
+            tiles=math.ceil(outer * inner * segments * rows / THREADS),
+            macros={
+                "WIDE": wide(self.shapes),
+                "FEW": int(segments > 1),
+                "PRED_CHANNELS": pred_channels if few_channels else 0,
+                "TARGET_CHANNELS": target_channels if few_channels else 0,
+            },
             fields={
                 "positions": outer * inner,
                 "inner": inner,
+                "inner_multiplier": multiplier,
+                "inner_shift": shift,
                 "pred_channels": pred_channels,
                 "target_channels": target_channels,
-                "rows": rows,
+                "row_bits": rows.bit_length() - 1,
                 "segments": segments,
             },
             kept=outer * inner,

@@ -9,11 +9,9 @@ from pylayers.kernel_layer import KernelLossLayer, Plan
 from pylayers.losses.euclidean import formula
 from pylayers.losses.normalization import OF_ELEMENTS, counted_terms
 from pylayers.runtime import loops
-from pylayers.runtime.geometry import blocks_for, wide
+from pylayers.runtime.geometry import THREADS, wide
 from pylayers.runtime.kernels import Kernels
 from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
-
-_THREADS = 256
 
 
 class EuclideanLossLayer(KernelLossLayer):
@@ -117,12 +115,11 @@ class EuclideanLossLayer(KernelLossLayer):
         return loss, [pred, target, None][: len(bottoms)]
 
     def plan(self, processors):
-        """Plans blocks of 256 threads; each thread takes four elements at a time."""
+        """Each thread takes four elements at a time."""
         count = math.prod(self.shapes[0])
         weights = math.prod(self.shapes[2]) if len(self.shapes) > 2 else count
         return Plan(
-            threads=_THREADS,
-            blocks=blocks_for(math.ceil(count / (4 * _THREADS)), _THREADS, processors),
+            tiles=math.ceil(count / (4 * THREADS)),
             macros={"WIDE": wide(self.shapes)},
             fields={"count": count, "per_weight": count // weights},
         )

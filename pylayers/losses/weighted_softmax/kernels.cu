@@ -2,29 +2,31 @@
 // g·w·(p − 1_y)/Z with p = softmax(x), and 0 where the label does not count. Scores x have the shape
 // (outer, classes, inner); w = w_y · w_i.
 //
-// Two numbers are computed in one pass over the scores of a position: the peak, which is the largest, and the others,
-// Σ exp(x_j − peak) over all classes except y. Parts of a position are combined by shrinking their sums to the common
-// peak: the online softmax of Milakov and Gimelshein (arXiv 1805.02867).
+// Three numbers are computed in one pass over the scores of a position: the peak, which is the largest; the others,
+// Σ exp(x_j − peak) over all classes except y; and the own score x_y. Parts of a position are combined by shrinking
+// their sums to the common peak: the online softmax of Milakov and Gimelshein (arXiv 1805.02867).
 //
-// forward:
-//   1. Each lane reads the label of its position, and checks it.
-//   2. Each row reads its share of the scores, CHUNK at a time, and finds their peak and others.
-//   3. The rows' peaks and others are combined (reduce_rows).
-//   4. The first row adds the position's loss, its weight and its count, notes a wrong label, and keeps the peak and
+// forward reads each score once:
+//   1. Each row reads its share of the scores, CHUNK at a time, and finds their peak, others and own score. The first
+//      chunk is on its way before the label is looked at.
+//   2. The rows' numbers are combined (reduce_rows).
+//   3. The first row adds the position's loss, its weight and its count, notes a wrong label, and keeps the peak and
 //      the total, others + exp(x_y − peak), for backward.
-//   5. Where prob is wanted, each row writes its share.
-//   6. The sums are combined over all blocks (reduce_grid). One thread finds Z, writes the loss, keeps Z for backward,
+//   4. Where prob is wanted, each row reads its share again, and writes prob.
+//   5. The sums are combined over all blocks (reduce_grid). One thread finds Z, writes the loss, keeps Z for backward,
 //      and reports the first wrong label.
 // backward reads each score once:
-//   1. Each lane reads the label of its position. A wrong one that forward has not seen is reported.
-//   2. Each row writes its share of the gradient, g/Z · w · exp(x − peak) / total, and adds up the others. The label may
-//      be another than in forward: neither the peak nor the total depends on it.
-//   3. The rows' others are combined (reduce_rows), and the first row writes the label's own gradient,
+//   1. Each row reads its share of the scores, and writes that of the gradient, g/Z · w · exp(x − peak) / total. It adds
+//      up the others: the label may be another than in forward; neither the peak nor the total depends on it.
+//   2. The rows' others are combined (reduce_rows), and the row with the label's class writes the label's own gradient,
 //      −g/Z · w · others / total, which keeps its digits where p_y is nearly 1.
+//   3. A wrong label that forward has not seen is reported.
 //
-// In forward, with ONCE, CHUNK covers all scores that a thread has of a position, and prob is written from registers.
-// Without ONCE they are read again for it. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from
-// pylayers/losses/labels.py.
+// CLASSES is the number of classes where it is at most CHUNK and rows is 1, or else 0. A thread then has all scores of a
+// position in registers, and backward finds the peak and the total again, which is less work than to read them: nothing
+// is kept. Z_CONSTANT, Z_VALID and Z_WEIGHT_SUM are macros from pylayers/losses/labels.py.
+
+const int SCORES = CLASSES ? CLASSES : CHUNK;  // that a thread reads before it waits for one
 
 // The report of a label that is no class. It lies in memory that the GPU shares with the host, which reads it.
 struct WrongLabel {
@@ -46,33 +48,31 @@ struct Params {
   volatile WrongLabel* wrong;
   long long positions;  // outer · inner
   long long inner;
+  unsigned int inner_multiplier;
+  unsigned int inner_shift;
   long long classes;
   long long per_weight;     // positions that share one weight
-  long long ignores;        // 1 where there is an ignore_label
-  double ignore_label;
+  float ignore_label;       // NaN: none
   long long normalization;
-  double normalizer;  // Z, with Z_CONSTANT
-  long long rows;     // of threads in a block
+  double normalizer;   // Z, with Z_CONSTANT
+  long long row_bits;  // a block has 1 << row_bits rows
 };
 
-const int NO_CLASS = -1;  // the class of a label that is ignored, or wrong
+// Instead of a class: the label is to be ignored; it is wrong.
+const int IGNORED = -1, WRONG = -2;
 
 __device__ float minus_infinity() { return __int_as_float(0xff800000); }
 
-struct Label {
-  int y;
-  bool wrong;
-};
+__device__ Place place_of(const Params& p) { return Place(CLASSES ? 0 : p.row_bits, p.inner); }
 
-__device__ Label label_at(const Params& p, Index position) {
-  float value = p.label[position];
-  if (p.ignores && value == p.ignore_label) return {NO_CLASS, false};
-  bool wrong = !(value >= 0 && value < p.classes && value == floorf(value));
-  return {wrong ? NO_CLASS : (int)value, wrong};
+// The class that a label names, or one of the above.
+__device__ int class_of(const Params& p, float label) {
+  bool right = label >= 0 && label < p.classes && label == floorf(label);
+  return label == p.ignore_label ? IGNORED : right ? (int)label : WRONG;
 }
 
 __device__ double weight_at(const Params& p, Index position, int y) {
-  double weight = p.class_weights && y != NO_CLASS ? p.class_weights[y] : 1;
+  double weight = p.class_weights ? p.class_weights[y] : 1;
   return p.weight ? weight * p.weight[position / (Index)p.per_weight] : weight;
 }
 
@@ -86,72 +86,91 @@ __device__ void report(const Params& p, long long position) {
 // is exp(−inf) = 0.
 __device__ float shrink(float from, float to) { return expf(from - (to == minus_infinity() ? 0 : to)); }
 
-// The peak and the others of some classes of one position. The label's own term is left out of the others: beside it,
-// often 1, the tiny other terms, which are the loss, would be rounded away.
+// The peak, the others and the own score of some classes of one position. The label's own term is left out of the
+// others: beside it, often 1, the tiny other terms, which are the loss, would be rounded away.
 struct Softmax {
-  float peak, others;
+  float peak, others, own;  // own: 0 where the label's class is not among them
 
   __device__ void add(const Softmax& other) {
     float common = fmaxf(peak, other.peak);
     others = others * shrink(peak, common) + other.others * shrink(other.peak, common);
+    own += other.own;
     peak = common;
   }
+
+  // Adds the scores of a chunk, or begins with them; `y` is the place in it of the label's class, which need not be in it.
+  template <bool BEGIN>
+  __device__ void add(const float (&scores)[SCORES], int y) {
+    float before = peak, sum = 0;
+    if (BEGIN) peak = scores[0];
+#pragma unroll
+    for (int k = 0; k < SCORES; ++k) peak = fmaxf(peak, scores[k]);
+#pragma unroll
+    for (int k = 0; k < SCORES; ++k) {
+      float term = shrink(scores[k], peak);
+      if (k == y) own = scores[k];
+      else sum += term;
+    }
+    others = BEGIN ? sum : others * shrink(before, peak) + sum;
+  }
+
+  // exp(x_y − peak).
+  __device__ float exp_own() const { return shrink(own, peak); }
 };
 
-// The scores of one position, as one thread sees them: classes row, row + rows, row + 2·rows, ...
-struct Scores {
-  const float* x;  // 0 past the last position
-  Index inner;
-  int classes, row, rows, y;
-  float kept[CHUNK];  // exp(x − peak) of the classes from `first` on, peak being that of the same classes
+// The scores that one thread has of a position: those of the classes row, row + rows, row + 2·rows, ...
+struct Share {
+  Index first, step;  // where they begin in the blob, and how far they are apart
+  int count;
 
-  __device__ Scores(const Params& p, Index position, int y, const Place& at)
-      : inner(p.inner), classes(p.classes), row(at.row), rows(at.rows), y(y) {
-    x = position < p.positions ? p.scores + offset_of(position, classes, inner) : 0;
+  __device__ Share(const Params& p, const Place& at, Index position) {
+    Index inner = p.inner, classes = CLASSES ? CLASSES : p.classes;
+    Index outer = divide(position, p.inner, p.inner_multiplier, p.inner_shift);
+    first = (outer * classes + at.row) * inner + (position - outer * inner);
+    step = inner << at.bits;
+    count = CLASSES ? CLASSES : (int)((classes - at.row + at.rows - 1) >> at.bits);
   }
 
-  __device__ Softmax read(int first) {
-    Softmax found = {minus_infinity(), 0};
-#pragma unroll
-    for (int k = 0; k < CHUNK; ++k) {
-      int c = first + row + k * rows;
-      kept[k] = x && c < classes ? x[c * inner] : minus_infinity();
-      found.peak = fmaxf(found.peak, kept[k]);
-    }
-#pragma unroll
-    for (int k = 0; k < CHUNK; ++k) {
-      kept[k] = shrink(kept[k], found.peak);
-      if (first + row + k * rows != y) found.others += kept[k];
-    }
-    return found;
+  // Reads a chunk, from the thread's score number `begin` on.
+  __device__ void read(float (&scores)[SCORES], const float* blob, int begin) const {
+    ::read(scores, blob, first + begin * step, step, count - begin, minus_infinity());
   }
 
-  __device__ Softmax read_all() {
-    Softmax found = read(0);
-#if !ONCE
-    for (int first = CHUNK * rows; first < classes; first += CHUNK * rows) found.add(read(first));
-#endif
-    return found;
+  // Whether there is another chunk.
+  __device__ bool has(int begin) const { return !CLASSES && begin < count; }
+
+  // Writes the softmax of the scores.
+  __device__ void write_prob(const Params& p, float peak, float scale) const {
+    float scores[SCORES];
+    int begin = 0;
+    do {
+      read(scores, p.scores, begin);
+#pragma unroll
+      for (int k = 0; k < SCORES; ++k)
+        if (begin + k < count) p.prob[first + (begin + k) * step] = scale * shrink(scores[k], peak);
+    } while (has(begin += SCORES));
   }
 
-  // Writes scale · exp(x − peak) to each class, and `own` to the label's, if there is one. `mine` is what read_all gave.
-  __device__ void write(float* out, const Softmax& mine, float peak, float scale, float own) {
-    for (int first = 0; first < classes; first += CHUNK * rows) {
-#if ONCE
-      float factor = scale * shrink(mine.peak, peak);
-#else
-      float factor = scale * shrink(read(first).peak, peak);
-#endif
+  // Writes the gradient of a chunk's scores, 0 for the label's own, and returns Σ exp(x − peak) over the others.
+  __device__ float write_gradient(
+      float* diff, const float (&scores)[SCORES], int begin, int y, float peak, float factor, bool counts) const {
+    float others = 0;
+    Index start = first + begin * step;
 #pragma unroll
-      for (int k = 0; k < CHUNK; ++k) {
-        int c = first + row + k * rows;
-        if (c < classes) out[c * inner] = c == y ? own : factor * kept[k];
-      }
+    for (int k = 0; k < SCORES; ++k) {
+      float term = shrink(scores[k], peak);
+      if (begin + k == y) term = 0;
+      others += term;
+      if (begin + k < count) diff[start + k * step] = counts ? factor * term : 0;
     }
+    return others;
   }
 };
 
-// The others of a position, for backward, which knows the peak.
+// The place of a class among a thread's scores; below 0 where it is another thread's, or there is no class.
+__device__ int place_in_share(int y, const Place& at) { return (y & (at.rows - 1)) == at.row ? y >> at.bits : IGNORED; }
+
+// The others alone, for backward, which knows the peak.
 struct Others {
   float value;
   __device__ void add(const Others& other) { value += other.value; }
@@ -170,34 +189,38 @@ struct Sums {
 };
 
 KERNEL forward(Params p) {
-  Place at(p.rows, p.inner);
+  Place at = place_of(p);
+  Index positions = p.positions;
   const Sums zero = {0, 0, 0, -(double)minus_infinity()};
   Sums sums = zero;
-  for (Index tile = at.first_tile(); tile < p.positions; tile += at.next_tile()) {
-    Index position = tile + at.lane;
-    bool inside = position < p.positions;
-    Label label = inside ? label_at(p, position) : Label{NO_CLASS, false};
-    Scores scores(p, position, label.y, at);
-    float x_y = label.y == NO_CLASS ? minus_infinity() : scores.x[label.y * scores.inner];
-    Softmax mine = scores.read_all();
-    Softmax all = reduce_rows(mine, at.row, at.rows, at.lane, at.lanes);
-    float exp_y = shrink(x_y, all.peak);
-    if (at.row == 0 && inside) {
-      p.kept[2 * position] = all.peak;
-      p.kept[2 * position + 1] = all.others + exp_y;
+  for (Index tile = at.first_tile(); tile < positions; tile += at.next_tile()) {
+    bool inside = tile + at.lane < positions;
+    Index position = inside ? tile + at.lane : positions - 1;  // lanes past the end repeat the last position
+    Share share(p, at, position);
+    float label = p.label[position], scores[SCORES];
+    share.read(scores, p.scores, 0);
+    int y = class_of(p, label), place = place_in_share(y, at);
+    Softmax all = {0, 0, 0};
+    all.add<true>(scores, place);
+    for (int begin = SCORES; share.has(begin); begin += SCORES) {
+      share.read(scores, p.scores, begin);
+      all.add<false>(scores, place - begin);
     }
-    if (at.row == 0 && label.y != NO_CLASS) {
-      double weight = weight_at(p, position, label.y);
-      // exp_y − 1 is exact, and 0 where the label's score is the largest.
-      sums.loss += weight * (log1pf(all.others + (exp_y - 1)) - (x_y - all.peak));
+    all = reduce_rows(all, at.row, at.rows, at.lane, at.lanes);
+    float exp_own = y >= 0 ? all.exp_own() : 0, total = all.others + exp_own;
+    if (at.row == 0 && !CLASSES) {
+      p.kept[2 * position] = all.peak;
+      p.kept[2 * position + 1] = total;
+    }
+    if (at.row == 0 && inside && y >= 0) {
+      double weight = weight_at(p, position, y);
+      // exp_own − 1 is exact, and 0 where the label's score is the largest.
+      sums.loss += weight * (log1pf(all.others + (exp_own - 1)) - (all.own - all.peak));
       sums.weight += weight;
       sums.valid += 1;
     }
-    if (label.wrong) sums.wrong = fmin(sums.wrong, (double)position);
-    if (p.prob && inside) {
-      float scale = 1 / (all.others + exp_y);
-      scores.write(p.prob + (scores.x - p.scores), mine, all.peak, scale, scale * exp_y);
-    }
+    if (y == WRONG) sums.wrong = fmin(sums.wrong, (double)position);
+    if (p.prob) share.write_prob(p, all.peak, 1 / total);
   }
   if (!reduce_grid(sums, zero, p.scratch)) return;
   double normalizer = p.normalizer;
@@ -210,35 +233,31 @@ KERNEL forward(Params p) {
 }
 
 KERNEL backward(Params p) {
-  Place at(p.rows, p.inner);
+  Place at = place_of(p);
+  Index positions = p.positions;
   double scale = scale_of(p.loss_weight, p.scratch->normalizer);
-  for (Index tile = at.first_tile(); tile < p.positions; tile += at.next_tile()) {
-    Index position = tile + at.lane;
-    bool inside = position < p.positions;
-    Label label = inside ? label_at(p, position) : Label{NO_CLASS, false};
+  for (Index tile = at.first_tile(); tile < positions; tile += at.next_tile()) {
+    Index position = min(tile + at.lane, positions - 1);  // as in forward
+    Share share(p, at, position);
+    float label = p.label[position], scores[SCORES];
+    share.read(scores, p.scores, 0);
+    float peak = CLASSES ? 0 : p.kept[2 * position], total = CLASSES ? 0 : p.kept[2 * position + 1];
+    int y = class_of(p, label), place = place_in_share(y, at);
     // Forward has checked all labels, so this one has changed since.
-    if (label.wrong && at.row == 0 && atomicExch(&p.scratch->reported, 1u) == 0) report(p, position);
-    bool counts = label.y != NO_CLASS;
-    float peak = 0, factor = 0;
-    const float* x = p.scores;
-    float* diff = p.scores_diff;
-    if (inside) {
-      Index offset = offset_of(position, p.classes, p.inner);
-      x += offset;
-      diff += offset;
-      peak = p.kept[2 * position];
-      if (counts) factor = (float)(scale * weight_at(p, position, label.y)) / p.kept[2 * position + 1];
+    if (y == WRONG && at.row == 0 && atomicExch(&p.scratch->reported, 1u) == 0) report(p, position);
+    if (CLASSES) {
+      Softmax all = {0, 0, 0};
+      all.add<true>(scores, place);
+      peak = all.peak;
+      total = all.others + all.exp_own();
     }
-    Others others = {0};
-    int classes = inside ? (int)p.classes : 0;
-#pragma unroll 4
-    for (int c = at.row; c < classes; c += at.rows) {
-      Index place = (Index)c * (Index)p.inner;
-      float e = c == label.y ? 0 : shrink(x[place], peak);
-      others.value += e;
-      diff[place] = counts ? factor * e : 0;
+    float factor = y >= 0 ? (float)(scale * weight_at(p, position, y)) / total : 0;
+    Others others = {share.write_gradient(p.scores_diff, scores, 0, place, peak, factor, y >= 0)};
+    for (int begin = SCORES; share.has(begin); begin += SCORES) {
+      share.read(scores, p.scores, begin);
+      others.value += share.write_gradient(p.scores_diff, scores, begin, place, peak, factor, y >= 0);
     }
     others = reduce_rows(others, at.row, at.rows, at.lane, at.lanes);
-    if (at.row == label.y % at.rows && counts) diff[(Index)label.y * (Index)p.inner] = -others.value * factor;  // p_y − 1
+    if (place >= 0) p.scores_diff[share.first + place * share.step] = -others.value * factor;  // p_y − 1
   }
 }

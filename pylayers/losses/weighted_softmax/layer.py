@@ -11,14 +11,10 @@ from pylayers.losses import labels
 from pylayers.losses.normalization import counted_terms
 from pylayers.losses.weighted_softmax import formula
 from pylayers.runtime import gpu, loops
-from pylayers.runtime.geometry import block_shape, blocks_for, wide
+from pylayers.runtime.geometry import CHUNK, THREADS, division_by, rows_of, wide
 from pylayers.runtime.kernels import Kernels
 from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
-# Numbers of scores that one kernel thread can hold in registers. The smallest that covers its share of a position is
-# compiled in; a larger share is read eight scores at a time.
-CHUNKS = (4, 8, 16, 24, 32)
-_CHUNK_OF_MANY = 8
 # Bookkeeping for each position beside its C scores, in float32 elements; used only to size the tiles.
 _BESIDE_SCORES = 8
 
@@ -148,28 +144,23 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         """Gives each position a lane, whose rows share the classes."""
         outer, classes, inner = self._shape_3d
         positions = outer * inner
-        threads, rows = block_shape(positions, classes, inner, processors)
-        of_thread = math.ceil(classes / rows)
-        # Blobs with 64-bit indices are too rare for more than one variant.
-        once = of_thread <= CHUNKS[-1] and not wide(self.shapes)
+        rows = rows_of(positions, classes, inner, processors)
+        multiplier, shift = division_by(inner)
+        few_classes = classes <= CHUNK
         return Plan(
-            threads=threads,
-            blocks=blocks_for(math.ceil(positions * rows / threads), threads, processors),
-            macros={
-                "WIDE": wide(self.shapes),
-                "ONCE": int(once),
-                "CHUNK": next(chunk for chunk in CHUNKS if chunk >= of_thread) if once else _CHUNK_OF_MANY,
-            },
+            tiles=math.ceil(positions * rows / THREADS),
+            macros={"WIDE": wide(self.shapes), "CLASSES": classes if few_classes else 0},
             fields={
                 "positions": positions,
                 "inner": inner,
+                "inner_multiplier": multiplier,
+                "inner_shift": shift,
                 "classes": classes,
                 "per_weight": positions // math.prod(self.shapes[2]) if len(self.shapes) > 2 else 1,
-                "ignores": self.options.ignore_label is not None,
-                "ignore_label": self.options.ignore_label or 0,
-                "rows": rows,
+                "ignore_label": math.nan if self.options.ignore_label is None else self.options.ignore_label,
+                "row_bits": rows.bit_length() - 1,
             },
-            kept=2 * positions,
+            kept=0 if few_classes else 2 * positions,
         )
 
     def numbers(self, kernel, bottom):
