@@ -56,7 +56,7 @@ slow='10000_iterations or sanitizer or caffe_train or 2_gib'
 # Caffe destroys its cuBLAS handle after CUDA's own end; should that be an error, each training ends with status 134.
 step empty 30 "$python" -c 'import caffe; caffe.set_mode_gpu(); caffe.set_random_seed(1); print("Caffe ends as it should")'
 step smoke 45 "${pytest[@]}" tests/gpu/test_smoke.py
-step bench 130 "$python" -m pylayers bench --device gpu --json "$out/bench.json"
+step bench 160 "$python" -m pylayers bench --device gpu --json "$out/bench.json"
 step parity 90 "${pytest[@]}" tests/gpu/test_gpu_parity.py -k "not ($slow)"
 step modes 60 "${pytest[@]}" tests/gpu/test_gpu_mode.py -k "not ($slow)"
 step caffe_train 60 "${pytest[@]}" tests/gpu -k caffe_train

@@ -3,6 +3,7 @@
 import functools
 import json
 import pickle
+import sys
 
 import caffe
 import pytest
@@ -67,6 +68,41 @@ def test_result_as_json_and_plot(small, tmp_path, capsys):
     assert {"name", "driver", "cuda_runtime", "cupy"} <= set(result["gpu"])
     assert files["png"].read_bytes().startswith(b"\x89PNG")
     assert "40×300" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_has_been_measured(small, tmp_path, monkeypatch):
+    def row(case, *arguments):
+        if case == SMALL[1]:
+            raise KeyboardInterrupt
+        return _row(case, *arguments)
+
+    _row = gpu_bench._row
+    monkeypatch.setattr(gpu_bench, "_row", row)
+    assert cli.main(["bench", "--device", "gpu", "--repeat", "1", "--json", str(tmp_path / "bench.json")]) == 130
+    assert [each["pair"] for each in json.loads((tmp_path / "bench.json").read_text())["rows"]] == ["euclidean"]
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_torch_compile_is_timed_or_the_reason_said(works, small, monkeypatch, capsys):
+    """PyTorch is no part of what the tests install: here it is nothing but a function that is called, or raises."""
+
+    def call(torch, case, device, compiled=False):
+        def run():
+            if compiled and not works:
+                raise RuntimeError("no Triton here\nmore")
+
+        return run
+
+    monkeypatch.setattr(pytorch, "import_torch", lambda threads: sys)
+    monkeypatch.setattr(sys, "__version__", "2", raising=False)
+    monkeypatch.setattr(pytorch, "call", call)
+    monkeypatch.setattr(gpu_bench, "LARGE", SMALL[:1])
+    result = gpu_bench.measure(SMALL[:2], 1)
+    first, second = ((row["compiled_us"], row["compile_error"]) for row in result["rows"])
+    assert second == (None, None)
+    assert (first[0] is not None, first[1]) == ((True, None) if works else (False, "no Triton here"))
+    gpu_bench._print(result)
+    assert ("torch.compile failed: no Triton here" in capsys.readouterr().out) != works
 
 
 def test_the_layers_own_calls_give_one_gradient(small):

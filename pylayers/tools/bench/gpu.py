@@ -9,6 +9,11 @@ includes the host's microseconds, as training does where the GPU is done before 
 ``queued``: the layer's forward or backward is called behind a kernel that keeps the GPU busy, so that the host is far
 ahead. That gives the time of the kernels. The bandwidth is computed from it and from the bytes that
 `bench.cpu.bytes_moved` counts. PyTorch is timed in both ways.
+
+``warm``: as ``queued``, with whatever the call before has left in the cache. PyTorch as torch.compile compiles it is
+timed as ``queued``, for the large blobs.
+
+Ctrl-C ends the measurement; what has been measured is printed and written.
 """
 
 import functools
@@ -18,7 +23,7 @@ import time
 import numpy as np
 
 from pylayers.caffe_nets import child
-from pylayers.errors import UserError
+from pylayers.errors import UserError, first_line
 from pylayers.runtime import gpu as runtime_gpu
 from pylayers.runtime.tiles import thread_count
 from pylayers.tools import device, report
@@ -26,15 +31,19 @@ from pylayers.tools.bench import cpu as bench
 from pylayers.tools.bench import pytorch
 from pylayers.tools.twins import PAIRS, Case
 
-CASES = (
-    # InfogainLoss has no GPU code.
-    *(case for case in bench.CASES if case.pair != "softmax-weights"),
-    # These do not fit in the cache of a large GPU.
+# These take 16 MB and more.
+LARGE = (
     Case("euclidean", (32, 64, 128, 128)),
     Case("softmax", (8192, 1000)),
+    Case("softmax", (4096, 50257)),  # the vocabulary of GPT-2
     Case("softmax", (16, 21, 256, 256)),
+    Case("softmax", (8, 2, 512, 512)),
     Case("channel-sum", (16, 32, 128, 128), target=(16, 32, 128, 128)),
+    Case("channel-sum", (16, 3, 512, 512), target=(16, 1, 512, 512)),
 )
+# InfogainLoss has no GPU code.
+CASES = (*(case for case in bench.CASES if case.pair != "softmax-weights"), *LARGE)
+INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
 HOST_ELEMENTS = 10_000  # up to this size a blob is small, and the host's time is shown
 COPY_BYTES = 2**30
 FLUSH_BYTES = 2**28
@@ -76,7 +85,7 @@ def run(options):
         report.write_json(json_file, result)
         if plot_file:
             bench.plot(plot_file, result["rows"])
-    return 0
+    return 0 if len(result["rows"]) == len(cases) else INTERRUPTED
 
 
 def measure(cases, repeat):
@@ -87,13 +96,21 @@ def measure(cases, repeat):
         repeat: the number of rounds.
 
     Returns:
-        A dict for JSON: ``rows``, one for each case, see `_row`; ``copy_gb_per_s``, ``machine``, ``gpu``.
+        A dict for JSON: ``rows``, one for each case, see `_row`, fewer where Ctrl-C came in between;
+        ``copy_gb_per_s``, ``machine``, ``gpu``.
     """
     torch = pytorch.import_torch(thread_count())
     timer = Timer(repeat)
     bandwidth = timer.copy_bandwidth()
+    rows = []
+    try:
+        for case in cases:
+            rows.append(_row(case, timer, torch, bandwidth))
+    except KeyboardInterrupt:
+        if not rows:
+            raise
     return {
-        "rows": [_row(case, timer, torch, bandwidth) for case in cases],
+        "rows": rows,
         "repeat": repeat,
         "copy_gb_per_s": bandwidth / 1e9,
         "torch": torch and torch.__version__,
@@ -141,10 +158,13 @@ class Timer:
         call()  # a first call, as it allocates or compiles what the later ones use
         return statistics.median(self._alone(call) for _ in range(self._repeat * QUEUE))
 
-    def queued(self, call):
-        """The median of calls behind a kernel that keeps the GPU busy while they are queued."""
+    def queued(self, call, warm=False):
+        """The median of calls behind a kernel that keeps the GPU busy while they are queued.
+
+        With `warm` the cache has what the call before has left there.
+        """
         call()
-        return statistics.median(seconds for _ in range(self._repeat) for seconds in self._queued(call))
+        return statistics.median(seconds for _ in range(self._repeat) for seconds in self._queued(call, warm))
 
     def host(self, call):
         """The median of the host's own seconds in calls that do not wait."""
@@ -177,11 +197,12 @@ class Timer:
         self._stop(0)
         return self._seconds(0)
 
-    def _queued(self, call):
+    def _queued(self, call, warm):
         with self._null:
             self._busy((1,), (1,), (BUSY_CYCLES,))
         for index in range(QUEUE):
-            self._flush()
+            if not warm:
+                self._flush()
             self._start(index)
             call()
             self._stop(index)
@@ -225,20 +246,23 @@ def _row(case, timer, torch, bandwidth):
 
     ``total_us`` is the time of forward and backward for each side, measured alone; ``ratio`` is Python's divided by the
     twin's. ``queued_us`` is the kernels' time for forward and for backward, ``torch_queued_us`` PyTorch's for both
-    together; ``ratio_torch`` is the sum of the former divided by the latter. ``roofline`` is the time that the bytes
-    would take at the bandwidth of a copy, as a share of the kernels' time. ``host_us`` is the host's time in a call for
-    small blobs, and None for others.
+    together; ``ratio_torch`` is the sum of the former divided by the latter. ``compiled_us`` is that of torch.compile;
+    None for blobs that are not large, and where it fails, for the reason in ``compile_error``. ``roofline`` is the time
+    that the bytes would take at the bandwidth of a copy, as a share of the kernels' time. ``host_us`` is the host's
+    time in a call for small blobs, and None for others.
     """
     calls = bench.caffe_calls(case)
     sides = {side: {kind: timer.alone(call) * 1e6 for kind, call in kinds.items()} for side, kinds in calls.items()}
     own = _layer_calls(calls["python"]["forward"].func.__self__)
     queued = {kind: timer.queued(call) * 1e6 for kind, call in own.items()}
+    warm = {kind: timer.queued(call, warm=True) * 1e6 for kind, call in own.items()}
     small = np.prod(case.shape) <= HOST_ELEMENTS
     total = {side: sum(kinds.values()) for side, kinds in sides.items()}
     torch_queued = None
     call = torch and pytorch.call(torch, case, "cuda")
     if call:
         total["torch"], torch_queued = timer.alone(call) * 1e6, timer.queued(call) * 1e6
+    compiled, compile_error = _compiled(case, timer, torch) if torch and case in LARGE else (None, None)
     moved = dict(zip(bench.KINDS, bench.bytes_moved(case)))
     rate = sum(moved.values()) / sum(queued.values()) * 1e6
     return {
@@ -250,14 +274,26 @@ def _row(case, timer, torch, bandwidth):
         "total_us": total,
         "ratio": total["python"] / total["builtin"] if "builtin" in total else None,
         "queued_us": queued,
+        "warm_us": warm,
         "torch_queued_us": torch_queued,
         "ratio_torch": torch_queued and sum(queued.values()) / torch_queued,
+        "compiled_us": compiled,
+        "compile_error": compile_error,
         "host_us": {kind: timer.host(call) * 1e6 for kind, call in own.items()} if small else None,
         "bytes": moved,
         "gb_per_s": rate / 1e9,
         "roofline": rate / bandwidth,
         "roofline_by_kind": {kind: moved[kind] / queued[kind] * 1e6 / bandwidth for kind in bench.KINDS},
     }
+
+
+def _compiled(case, timer, torch):
+    """The kernels' time of what torch.compile makes of a loss, in microseconds; or None, and why it cannot."""
+    call = pytorch.call(torch, case, "cuda", compiled=True)
+    try:
+        return call and timer.queued(call) * 1e6, None
+    except Exception as error:  # of many kinds: no compiler, no Triton, a Python that it does not know
+        return None, first_line(error)
 
 
 def _alone(row, side, kind):
@@ -277,7 +313,9 @@ def _print(result):
                 *(f"{row['queued_us'][kind]:.1f}" for kind in bench.KINDS),
                 f"{row['gb_per_s']:.0f}",
                 f"{row['roofline']:.0%}",
+                *(f"{row['warm_us'][kind]:.1f}" for kind in bench.KINDS),
                 f"{row['torch_queued_us']:.1f}" if row["torch_queued_us"] else "–",
+                f"{row['compiled_us']:.1f}" if row["compiled_us"] else "–",
                 f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "–",
                 f"{host['forward']:.0f}, {host['backward']:.0f}" if host else "–",
             ]
@@ -285,12 +323,15 @@ def _print(result):
     columns = ["layer", "shape", "forward", "Caffe", "backward", "Caffe", "ratio", "kernel f.", "kernel b."]
     report.print_table(
         "Each layer on the GPU, µs (medians)",
-        [*columns, "GB/s", "of copy", "PyTorch f. + b.", "ratio", "host"],
+        [*columns, "GB/s", "of copy", "warm f.", "warm b.", "PyTorch f. + b.", "compiled", "ratio", "host"],
         rows,
         left=2,
     )
     print(
         f"{result['gpu']['name']}; a copy moves {result['copy_gb_per_s']:.0f} GB/s\n"
         "forward, backward, Caffe: through pycaffe, the GPU idle before each call; kernel, PyTorch: calls that are "
-        "queued\nof copy: GB/s of the kernels beside a copy's; host: microseconds of the host in forward and backward"
+        "queued\nof copy: GB/s of the kernels beside a copy's; warm: of kernels that find their blobs in the cache, as "
+        "far as they fit\ncompiled: PyTorch's torch.compile; host: microseconds of the host in forward and backward"
     )
+    for error in sorted({row["compile_error"] for row in result["rows"] if row["compile_error"]}):
+        print(f"torch.compile failed: {error}")

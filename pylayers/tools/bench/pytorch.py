@@ -13,17 +13,20 @@ def import_torch(threads):
     return torch
 
 
-def call(torch, case, device="cpu"):
+def call(torch, case, device="cpu", compiled=False):
     """A function that runs forward and backward of a case's loss; None where PyTorch has no such loss.
 
     Args:
         torch: the module.
         case: a `pylayers.tools.twins.Case`.
         device: PyTorch's name of it.
+        compiled: whether torch.compile compiles it, at the first call.
     """
     if case.pair not in LOSSES:
         return None
     leaves, loss = LOSSES[case.pair](torch, case, device)
+    if compiled:
+        loss = torch.compile(loss, dynamic=False)
 
     def forward_and_backward():
         for leaf in leaves:
@@ -58,6 +61,16 @@ def _euclidean(torch, case, device):
     pred, target = _leaf(torch, case, device), torch.randn(case.shape, device=device)
     factor = 0.5 * math.prod(case.shape[1:])  # mse_loss divides by the elements, EuclideanLoss by N
     return [pred], lambda: torch.nn.functional.mse_loss(pred, target) * factor
+
+
+def _channel_sum(torch, case, device):
+    pred, target = _leaf(torch, case, device), torch.randn(case.target, device=device)
+    factor = 0.5 * math.prod(case.shape[2:])  # as above, of the sums
+
+    def loss():
+        return torch.nn.functional.mse_loss(torch.sum(pred, 1), torch.sum(target, 1)) * factor
+
+    return [pred], loss
 
 
 def _softmax(torch, case, device):
@@ -116,6 +129,7 @@ def _triplet(torch, case, device):
 # By pair: a function of PyTorch, a case and a device, which returns the leaves, and a function that gives the loss.
 LOSSES = {
     "euclidean": _euclidean,
+    "channel-sum": _channel_sum,
     "softmax": _softmax,
     "l1": _of_elements(lambda functional: functional.l1_loss),
     "smooth-l1": _of_elements(lambda functional: functional.smooth_l1_loss),
