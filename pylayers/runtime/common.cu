@@ -12,7 +12,8 @@ typedef long long Index;
 typedef int Index;
 #endif
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+// With the second number, blocks on a multiprocessor, a thread gets at most 64 registers.
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 4)
 
 // A layer's own working memory on the GPU, some 66 kB; all 0 at first.
 struct Scratch {
@@ -121,6 +122,11 @@ __device__ Index divide(Index number, long long divisor, unsigned int multiplier
 // None waits for another.
 template <int N>
 __device__ void read(float (&values)[N], const float* blob, Index first, Index step, int count, float rest) {
+  if (count >= N) {  // as most are, in less instructions
+#pragma unroll
+    for (int k = 0; k < N; ++k) values[k] = blob[first + k * step];
+    return;
+  }
 #pragma unroll
   for (int k = 0; k < N; ++k) values[k] = k < count ? blob[first + k * step] : rest;
 }

@@ -19,7 +19,7 @@ extern char __start_shared[], __stop_shared[];
 // As on a GPU, a block finds anything in its shared memory: here NaN, and true.
 static void spoil_shared() { memset(__start_shared, 0xff, __stop_shared - __start_shared); }
 #endif
-#define __launch_bounds__(threads)
+#define __launch_bounds__(threads, blocks)
 
 static inline float __int_as_float(int bits) {
   float value;

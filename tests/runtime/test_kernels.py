@@ -45,7 +45,6 @@ MACROS = {
 }
 # What CuPy 14 adds to RawModule's options.
 CUPYS_OPTIONS = ("-std=c++17", "-ftz=true", "--device-as-default-execution-space")
-FEW_BYTES = 4  # of one value that NVRTC puts aside, once, to need fewer registers
 FEW_REGISTERS = 64  # of a thread: so 1024 threads run on a multiprocessor at once, on every architecture
 ORDERS = range(4)  # of threads and blocks, see host_cuda.h
 SENTINEL = 7
@@ -92,7 +91,7 @@ def test_nvrtc_compiles_all_variants_for_all_architectures_without_a_warning(fou
             if not variant[0]["WIDE"]:
                 spilled = [int(number) for number in re.findall(r"(\d+) bytes spill stores", log)]
                 assert len(spilled) == 2, f"{variant}: {log}"
-                assert max(spilled) <= FEW_BYTES, f"{variant}: {log}"
+                assert not any(spilled), f"{variant}: {log}"
                 used = dict(re.findall(r"entry function '(\w+)'.*?Used (\d+) registers", log, re.DOTALL))
                 assert max(map(int, used.values())) <= FEW_REGISTERS, f"{variant}: {log}"
 
