@@ -8,36 +8,51 @@ import numpy as np
 from pylayers.runtime.loops import compiled
 
 _one, _zero = np.float32(1), np.float32(0)
+# 1.5 · 2²³ + 127: in a sum with it a float32 is rounded to a whole number n, and the low bits hold n + 127. That is how
+# a float32 writes 2ⁿ.
+_ROUND32 = np.float32(12582912 + 127)
+# log 2 in two parts; n times the first is exact.
+_LOG2, _LOG2_REST, _INVERSE_LOG2 = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504)
 _ROUND = (
     6755399441055744.0  # 1.5 · 2⁵²: in a sum with it, a float64 is rounded to a whole number, which the low bits hold
 )
 
 
 @compiled(fastmath={"contract"})
-def exp(x, rest=_zero):
-    """The exponential of x + rest, for x ≤ 0, with a relative error of at most 2e-7; 0 below −87; NaN stays NaN.
+def exp(x):
+    """The exponential of x ≤ 0, with a relative error of at most 2e-7; 0 below −87; NaN stays NaN."""
+    shifted = x * _INVERSE_LOG2 + _ROUND32
+    n = shifted - _ROUND32
+    return _exp_of_parts(x, shifted, x - n * _LOG2 - n * _LOG2_REST)
 
-    It is 2ⁿ · exp(r) with r = x − n log 2 + rest. The polynomial is the best of its degree for r from −log(2)/2 to
-    log(2)/2. `rest` is a digit that x has lost by rounding.
+
+@compiled(fastmath={"contract"})
+def exp_minus(x, peak):
+    """The exponential of x − peak ≤ 0, as `exp`, with what the subtraction rounds away: at scores of 10 up to 1e-6.
+
+    Of x and −peak the one of larger size loses n log 2 first: both that and what the other adds then are exact.
     """
-    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4) + rest
+    difference = x - peak
+    shifted = difference * _INVERSE_LOG2 + _ROUND32
+    n = shifted - _ROUND32
+    larger = x if x < -peak else -peak
+    smaller = -peak if -peak > x else x
+    return _exp_of_parts(difference, shifted, (larger - n * _LOG2) + smaller - n * _LOG2_REST)
+
+
+@compiled(fastmath={"contract"})
+def _exp_of_parts(x, shifted, r):
+    """2ⁿ · exp(r), the exponential of x = n log 2 + r; `shifted` is n + _ROUND32.
+
+    The polynomial is the best of its degree for r from −log(2)/2 to log(2)/2.
+    """
     p = np.float32(8.3125205711e-3)
     p = p * r + np.float32(4.1890155524e-2)
     p = p * r + np.float32(1.6667114198e-1)
     p = p * r + np.float32(4.9999231100e-1)
     p = p * (r * r) + r + _one
-    e = np.int32(np.float32(p).view(np.int32) + (np.int32(n) << np.int32(23))).view(np.float32)
-    return _zero if x < np.float32(-87) else e
-
-
-@compiled()
-def exp_minus(x, peak):
-    """The exponential of x − peak ≤ 0, with what the subtraction rounds away: at scores of 10 that is up to 1e-6."""
-    difference = x - peak
-    virtual = difference + peak
-    rest = (x - virtual) - (peak - (virtual - difference))
-    return exp(difference, rest)
+    power = np.int32(np.float32(shifted).view(np.int32) << np.int32(23)).view(np.float32)
+    return _zero if x < np.float32(-87) else p * power
 
 
 @compiled(fastmath={"contract"})

@@ -3,8 +3,9 @@
 import numpy as np
 
 from pylayers.runtime.loops import compiled
+from pylayers.runtime.prefetch import fetch
 
-_RUN = 4096  # labels that are read together
+_RUN = 1024  # labels that are read together
 
 
 @compiled()
@@ -42,6 +43,8 @@ def read_labels(label, classes, ignore, class_weights, weight, y, weights, begin
     valid, changed = 0, False
     for start in range(begin, end, _RUN):
         run = slice(start, min(start + _RUN, end))
+        fetch(label, start + _RUN, _RUN)
+        fetch(y, start + _RUN, _RUN)
         run_valid, wrong, run_changed = _find_classes(label[run], classes, ignore, y[run])
         if wrong:
             return 0, 0.0, True, start + _first_wrong(label[run], classes, ignore)
@@ -78,6 +81,7 @@ def read_targets(target, ignore, counts, begin, end):
     valid = 0
     for start in range(begin, end, _RUN):
         run = slice(start, min(start + _RUN, end))
+        fetch(target, start + _RUN, _RUN)
         run_valid, wrong = _check_targets(target[run], ignore, None if counts is None else counts[run])
         if wrong:
             for i in range(start, end):

@@ -8,11 +8,16 @@ may be done twice.
 
 import _thread
 import contextlib
+import ctypes
 import os
 from queue import SimpleQueue
 
 # Seconds between two looks at a helper that is not done. It wakes the caller itself; an interrupt can lose that.
 _LOOK = 0.05
+
+
+# The number of the processor that the caller runs on; Python has no function for it.
+_processor = getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1)
 
 
 class _Share:
@@ -53,7 +58,8 @@ class _Helpers:
     def forget(self):
         """Begins anew, as in a child process, which has none of its parent's threads."""
         self._shares = SimpleQueue()
-        self._started = []
+        self._started, self._ids = [], []
+        self._apart = None
 
     def start(self, count):
         """Starts threads until there are `count`, or as many as the system allows."""
@@ -61,6 +67,22 @@ class _Helpers:
             while len(self._started) < count:
                 _thread.start_new_thread(self._help, ())
                 self._started.append(True)
+
+    def keep_apart(self):
+        """Keeps the helpers off the processor that the caller runs on.
+
+        OpenBLAS's threads go on spinning after Caffe's layers. Linux then takes their processor for a busy one, and a
+        helper may wait for the caller's, though the spinning threads would give way to it.
+        """
+        here = _processor(), len(self._ids)
+        if here == self._apart:
+            return
+        others = os.sched_getaffinity(0) - {here[0]}
+        if others:
+            for thread in list(self._ids):
+                with contextlib.suppress(OSError):  # not allowed here: then they run where they run
+                    os.sched_setaffinity(thread, others)
+        self._apart = here
 
     def number(self):
         """The number of threads that there are."""
@@ -71,6 +93,7 @@ class _Helpers:
         self._shares.put(share)
 
     def _help(self):
+        self._ids.append(_thread.get_native_id())
         while True:
             self._shares.get().run()
 
@@ -94,6 +117,7 @@ def share(take, helpers):
     try:
         try:
             _helpers.start(helpers)
+            _helpers.keep_apart()
             for each in shares[: _helpers.number()]:
                 _helpers.put(each)
             take()

@@ -143,6 +143,20 @@ def test_exp_of_a_difference_keeps_what_the_subtraction_rounds_away():
 
 
 @needs_numba
+def test_numbers_are_fetched_beyond_the_end_of_an_array_too():
+    import numba
+
+    from pylayers.runtime import prefetch
+
+    fetch = numba.njit(prefetch.fetch.py_func)  # anew, as Numba does not show what it takes from its cache
+    array = np.arange(100, dtype=np.float32)
+    for start in (0, 90, 10**9):
+        fetch(array, start, 1000)
+    assert (array == np.arange(100)).all()
+    assert "call void @llvm.prefetch" in next(iter(fetch.inspect_llvm().values()))
+
+
+@needs_numba
 def test_exp_of_float64_is_within_1e_9():
     import numba
 

@@ -41,6 +41,38 @@ def test_work_is_shared_by_threads(monkeypatch):
     assert len(seen) == 2
 
 
+@pytest.mark.skipif(thread_count() < 2, reason="there is one processor")
+def test_helpers_keep_off_the_callers_processor(monkeypatch):
+    """Beside threads of OpenBLAS that spin, Linux would often let both wait for the caller's."""
+    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
+    allowed, caller = os.sched_getaffinity(0), threading.get_native_id()
+    found = []
+
+    def work(tile):
+        time.sleep(0.02)
+        if threading.get_native_id() != caller:
+            found.append(os.sched_getaffinity(0))
+
+    for processor in sorted(allowed)[:2]:
+        # The caller stays where it is, and is still allowed to run everywhere.
+        monkeypatch.setattr(threads, "_processor", lambda number=processor: number)
+        found.clear()
+        for _ in range(3):  # a helper has to have started before it can be moved
+            map_tiles(work, [1, 2, 3, 4])
+        assert found[-1] == allowed - {processor}
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_where_threads_cannot_be_moved_work_goes_on(monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    for _ in range(2):
+        assert map_tiles(lambda tile: tile**2, list(range(20))) == [tile**2 for tile in range(20)]
+
+
 def test_a_thread_that_comes_too_late_is_not_waited_for(monkeypatch):
     """The one helper is busy with another caller's work."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

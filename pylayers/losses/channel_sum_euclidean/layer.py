@@ -81,7 +81,9 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
             for shape, (first, last) in zip(self.shapes, axes)
         ]
         (outer, channels, inner), (_, target_channels, _) = self._shapes_3d
-        self._tiles = tiles_of(outer, inner, depth=max(channels, target_channels))
+        depth = max(channels, target_channels)
+        # Channels side by side are added up in a quarter of the time.
+        self._tiles = tiles_of(outer, inner, max(1, depth // 4) if inner == 1 else depth)
         self.terms = counted_terms(self.options.normalization, self.shapes[0][0], outer * inner)
 
     def forward_cpu(self, bottom, top):

@@ -10,12 +10,13 @@ import numpy as np
 
 from pylayers.losses.float_loops import exp, exp_minus, largest, log1p
 from pylayers.runtime.loops import REORDERED, compiled
+from pylayers.runtime.prefetch import fetch
 
 # Number of terms that are added in float32. The sums of these runs are added in float64.
 _RUN = 256
 # Number of neighbouring positions that are computed together where there are inner axes. Few enough that their scores
 # stay in the cache, and so many that they fill much of a page of memory in each class.
-_BLOCK = 512
+_BLOCK = 1024
 # Number of rows of classes that are added in float32, one after the other. Their sums are added in float64.
 _GROUP = 32
 
@@ -59,6 +60,7 @@ def _sum_exp(row, peak):
     total = 0.0
     for start in range(0, row.size, _RUN):
         part = _zero
+        fetch(row, start + row.size, _RUN)
         x = row[start : start + _RUN]
         for j in range(x.size):
             part += exp_minus(x[j], peak)
@@ -68,8 +70,12 @@ def _sum_exp(row, peak):
 
 @compiled()
 def _write_exp(row, peak, factor, out):
-    for j in range(out.size):
-        out[j] = exp_minus(row[j], peak) * factor
+    for start in range(0, out.size, _RUN):
+        fetch(row, start + row.size, _RUN)
+        fetch(out, start + row.size, _RUN)
+        x, result = row[start : start + _RUN], out[start : start + _RUN]
+        for j in range(result.size):
+            result[j] = exp_minus(x[j], peak) * factor
 
 
 @compiled()
@@ -86,7 +92,16 @@ def _add_exp(row, peak, y, this, total):
 
 
 @compiled()
-def _write_exps(row, peak, factor, out):
+def _write_exps(row, peak, factor, out, ahead):
+    for start in range(0, out.size, _RUN):
+        fetch(row, start + ahead, _RUN)
+        fetch(out, start + ahead, _RUN)
+        stop = start + _RUN
+        _write_exps_of_run(row[start:stop], peak[start:stop], factor[start:stop], out[start:stop])
+
+
+@compiled()
+def _write_exps_of_run(row, peak, factor, out):
     for j in range(out.size):
         out[j] = exp_minus(row[j], peak[j]) * factor[j]
 
@@ -257,7 +272,7 @@ def _flush_partial_sums(part, total):
 def _write_columns(x, i, start, width, classes, peak, factor, out):
     for c in range(0, x.shape[1], classes):
         row = _row(x, i, c, classes, start, width)
-        _write_exps(row, peak, factor, _row(out, i, c, classes, start, width))
+        _write_exps(row, peak, factor, _row(out, i, c, classes, start, width), classes * x.shape[2])
 
 
 @compiled()
