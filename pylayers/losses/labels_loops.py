@@ -5,7 +5,7 @@ import numpy as np
 from pylayers.runtime.loops import compiled
 from pylayers.runtime.prefetch import fetch
 
-_RUN = 1024  # labels that are read together
+_RUN = 512  # labels that are read together
 
 
 @compiled()
@@ -44,7 +44,6 @@ def read_labels(label, classes, ignore, class_weights, weight, y, weights, begin
     for start in range(begin, end, _RUN):
         run = slice(start, min(start + _RUN, end))
         fetch(label, start + _RUN, _RUN)
-        fetch(y, start + _RUN, _RUN)
         run_valid, wrong, run_changed = _find_classes(label[run], classes, ignore, y[run])
         if wrong:
             return 0, 0.0, True, start + _first_wrong(label[run], classes, ignore)
