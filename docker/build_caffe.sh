@@ -46,6 +46,7 @@ kept in ~/.cache/pylayers and used again.
   --with-opencv         build the layers and tools that read images through OpenCV
   --cuda                build for CUDA (default: CPU only)
   --cuda-arch LIST      compute capabilities, PTX for the last (default: ${cuda_arch// /,})
+  --with-cudnn          with --cuda: take the layers that NVIDIA's cuDNN has from there (1000 MB more to install)
   --with-nccl           with --cuda: build what averages the gradients of several GPUs (300 MB more to install)
   --cuda-host-compiler EXE   the C++ compiler that nvcc calls (default: one that it takes)
   --cpp-tests           also build Caffe's C++ tests of losses, layers, net and solver, and run them
@@ -79,6 +80,7 @@ parse_arguments() {
       --cuda-host-compiler) for_cuda=$1 cuda_host_compiler=$2 && shift 2 ;;
       --jobs) jobs=$2 && shift 2 ;;
       --with-opencv) with_opencv=ON && shift ;;
+      --with-cudnn) for_cuda=$1 with_cudnn=ON && shift ;;
       --with-nccl) for_cuda=$1 with_nccl=ON && shift ;;
       --cuda) cuda=1 && shift ;;
       --cpp-tests) cpp_tests=1 && shift ;;
@@ -236,7 +238,7 @@ make_venv() {
 
 # What a build depends on, as text; its checksum names the build in the cache.
 build_inputs() {
-  echo "$CAFFE_SHA256 opencv=$with_opencv nccl=$with_nccl cuda=$cuda $cuda_arch $cuda_host_compiler tests=$cpp_tests $(uname -m)"
+  echo "$CAFFE_SHA256 opencv=$with_opencv cudnn=$with_cudnn nccl=$with_nccl cuda=$cuda $cuda_arch $cuda_host_compiler tests=$cpp_tests $(uname -m)"
   [[ -z $cuda ]] || nvcc --version
   "$python" -c 'import sys; print(sys.implementation.cache_tag, sys.base_prefix)'
   cat "$here/build_caffe.sh"

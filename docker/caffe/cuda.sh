@@ -5,8 +5,9 @@ cuda=
 cuda_arch='75 80 86 89 90' # 75 is the oldest that CUDA 13 knows, 90 the newest that CUDA 12.4 does
 cuda_host_compiler=
 cuda_version=
+with_cudnn=OFF
 with_nccl=OFF
-cuda_wheels=() # NVIDIA's packages from PyPI, for a toolkit without its libraries, and NCCL
+cuda_wheels=() # NVIDIA's packages from PyPI, for a toolkit without its libraries, cuDNN and NCCL
 
 check_cuda() {
   [[ -n $cuda ]] || return 0
@@ -22,6 +23,7 @@ check_cuda() {
   done
   find_host_compiler
   find_cuda_libraries
+  [[ $with_cudnn == OFF ]] || cuda_wheels+=("nvidia-cudnn-cu${cuda_version%%.*}==9.*")
   [[ $with_nccl == OFF ]] || cuda_wheels+=("nvidia-nccl-cu${cuda_version%%.*}")
 }
 
@@ -48,7 +50,7 @@ find_cuda_libraries() {
 }
 
 # The folder into which a package puts its headers and libraries.
-cuda_wheel_folder() { # cu13 or nccl
+cuda_wheel_folder() { # cu13, cudnn or nccl
   "$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))' | sed "s:\$:/nvidia/$1:"
 }
 
@@ -58,13 +60,17 @@ cuda_include() { ! has_cuda_wheels || echo "-I$(cuda_wheel_folder cu13)/include"
 
 cuda_options() { # LINKS: a folder for names of libraries that linkers look for
   [[ -n $cuda ]] || { echo -DCPU_ONLY=ON && return; }
-  printf '%s\n' -DCPU_ONLY=OFF -DUSE_CUDNN=OFF -DCUDA_ARCH_NAME=Manual \
+  printf '%s\n' -DCPU_ONLY=OFF "-DUSE_CUDNN=$with_cudnn" -DCUDA_ARCH_NAME=Manual \
     "-DCUDA_ARCH_BIN=$cuda_arch" "-DCUDA_ARCH_PTX=${cuda_arch##* }" "-DCUDA_HOST_COMPILER=$cuda_host_compiler"
   # nvcc on PATH may be a link or a script; it knows itself where it is.
   local top
   top=$(nvcc --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
   [[ ! -f $top/include/cuda_runtime.h ]] || echo "-DCUDA_TOOLKIT_ROOT_DIR=$(cd "$top" && pwd)"
   mkdir -p "$1"
+  if [[ $with_cudnn == ON ]]; then
+    ln -sf "$(cuda_wheel_folder cudnn)"/lib/libcudnn.so.* "$1/libcudnn.so"
+    printf '%s\n' "-DCUDNN_INCLUDE=$(cuda_wheel_folder cudnn)/include" "-DCUDNN_LIBRARY=$1/libcudnn.so"
+  fi
   if [[ $with_nccl == ON ]]; then
     ln -sf "$(cuda_wheel_folder nccl)"/lib/libnccl.so.* "$1/libnccl.so"
     printf '%s\n' -DUSE_NCCL=ON "-DNCCL_INCLUDE_DIR=$(cuda_wheel_folder nccl)/include" "-DNCCL_LIBRARIES=$1/libnccl.so"

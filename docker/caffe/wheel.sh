@@ -60,6 +60,7 @@ run_cpp_tests() { # SOURCE BUILD: they read files of the source tree
 local_version() { # such as cu12.opencv
   local words=()
   [[ -z $cuda ]] || words+=("cu${cuda_version%%.*}")
+  [[ $with_cudnn == OFF ]] || words+=(cudnn)
   [[ $with_nccl == OFF ]] || words+=(nccl)
   [[ $with_opencv == OFF ]] || words+=(opencv)
   (IFS=. && echo "${words[*]}")
@@ -77,7 +78,7 @@ fill_package() { # SOURCE BUILD PACKAGE
   for tool in $(tools); do
     cp "$2/tools/${tool%.bin}" "$3/bvlc_caffe/lib${tool%.bin}.so"
   done
-  [[ -z $cuda ]] || needed=$(objdump -p "$2/lib/libcaffe.so" | awk '$1 == "NEEDED" && /lib(cudart|cublas|curand|nccl)\./ { print $2 }' | sort -r | xargs)
+  [[ -z $cuda ]] || needed=$(objdump -p "$2/lib/libcaffe.so" | awk '$1 == "NEEDED" && /lib(cudart|cublas|curand|cudnn|nccl)\./ { print $2 }' | sort -r | xargs)
   sed -i "s/@NEEDED@/$needed/; s/@EXTRA@/cuda${cuda_version%%.*}/" "$3/bvlc_caffe/libraries.py"
   cp "$1/LICENSE" "$3/licenses/caffe"
   copy_licenses "$2" "$3"
@@ -99,7 +100,7 @@ copy_licenses() { # BUILD PACKAGE
       step "no package has $path, so its licence is not in the wheel"
     fi
   done < <(LD_LIBRARY_PATH=$1/lib:$1-boost ldd "$2/caffe/_caffe.so" "$2"/bvlc_caffe/*.so | awk '
-    $3 ~ "^/" && $1 !~ "^lib(caffe|c|m|z|stdc..|gcc_s|cudart|cublas|cublasLt|curand|nccl)[.]so" { print $3 }' | sort -u)
+    $3 ~ "^/" && $1 !~ "^lib(caffe|c|m|z|stdc..|gcc_s|cudart|cublas|cublasLt|curand|cudnn|nccl)[.]so" { print $3 }' | sort -u)
   for licence in $(grep -rhoE '/usr/share/common-licenses/[A-Za-z]+-[0-9.]*[0-9]' "$2/licenses" | sort -u); do
     [[ ! -f $licence ]] || cp -L "$licence" "$2/licenses/"
   done
@@ -121,7 +122,7 @@ pack_wheel() { # BUILD PACKAGE FOLDER
   step "packing the wheel"
   (cd "$2" && CAFFE_LOCAL=$(local_version) CUDA_VERSION=$cuda_version "$env/bin/python" -m pip wheel -q --no-deps --no-build-isolation -w "$2-raw" .) >"$1-wheel.log" 2>&1 &&
     LD_LIBRARY_PATH=$1/lib:$1-boost PATH=$env/bin:$PATH "$env/bin/auditwheel" repair -w "$3" \
-      --exclude 'libcudart.so.*' --exclude 'libcublas*.so.*' --exclude 'libcurand.so.*' --exclude 'libnccl.so.*' "$2"-raw/*.whl >>"$1-wheel.log" 2>&1 ||
+      --exclude 'libcudart.so.*' --exclude 'libcublas*.so.*' --exclude 'libcurand.so.*' --exclude 'libcudnn.so.*' --exclude 'libnccl.so.*' "$2"-raw/*.whl >>"$1-wheel.log" 2>&1 ||
     { tail -n 25 "$1-wheel.log" >&2 && die "the wheel could not be packed"; }
 }
 

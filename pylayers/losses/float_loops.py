@@ -27,17 +27,28 @@ def exp(x):
 
 
 @compiled(fastmath={"contract"})
-def exp_minus(x, peak):
+def exp_minus(x, peak, large=True):
     """The exponential of x − peak ≤ 0, as `exp`, with what the subtraction rounds away: at scores of 10 up to 1e-6.
 
-    Of x and −peak the one of larger size loses n log 2 first: both that and what the other adds then are exact.
+    Of x and −peak the one of larger size loses n log 2 first: both that and what the other adds then are exact. From a
+    peak of 2¹⁴ on the difference is exact itself, where it is not far below −87. `large` says whether such a peak may
+    come; where it is the same for a whole loop, the loop has one question less.
     """
     difference = x - peak
     shifted = difference * _INVERSE_LOG2 + _ROUND32
     n = shifted - _ROUND32
     larger = x if x < -peak else -peak
     smaller = -peak if -peak > x else x
-    return _exp_of_parts(difference, shifted, (larger - n * _LOG2) + smaller - n * _LOG2_REST)
+    first = (larger - n * _LOG2) + smaller
+    if large:
+        first = difference - n * _LOG2 if is_large(peak) else first
+    return _exp_of_parts(difference, shifted, first - n * _LOG2_REST)
+
+
+@compiled()
+def is_large(peak):
+    """Whether the difference of a score and this peak is exact, where it is not far below −87."""
+    return abs(peak) >= np.float32(2**14)
 
 
 @compiled(fastmath={"contract"})

@@ -23,10 +23,12 @@ struct Scratch {
   double partials[TOTALS_OF_BLOCK * MAX_BLOCKS];  // as a rule, the totals of each block
 };
 
-struct Sum {
-  double value;
-  __device__ void add(const Sum& other) { value += other.value; }
+template <typename T>
+struct Total {
+  T value;
+  __device__ void add(const Total& other) { value += other.value; }
 };
+typedef Total<double> Sum;
 
 // Combines one value of each thread over the rows; each thread gets the total of its lane.
 template <typename T>
@@ -119,10 +121,10 @@ __device__ Index divide(Index number, long long divisor, unsigned int multiplier
 }
 
 // Reads up to N elements, `step` apart, that a thread has from blob[first] on; `rest` stands for those past `count`.
-// None waits for another.
+// None waits for another. Each row has `whole` or one more, so all threads of a warp take one way, mostly the short one.
 template <int N>
-__device__ void read(float (&values)[N], const float* blob, Index first, Index step, int count, float rest) {
-  if (count >= N) {  // as most are, in less instructions
+__device__ void read(float (&values)[N], const float* blob, Index first, Index step, int count, int whole, float rest) {
+  if (whole >= N) {
 #pragma unroll
     for (int k = 0; k < N; ++k) values[k] = blob[first + k * step];
     return;

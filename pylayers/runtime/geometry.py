@@ -4,7 +4,7 @@ import numpy as np
 
 # Threads in a block, as many as share their sums by __syncthreads. Four such blocks and more fit on a multiprocessor.
 THREADS = 256
-# Each block leaves totals of its own in Scratch. Today's GPUs run at most 8 blocks on each of some 170 multiprocessors.
+# Each block leaves totals of its own in Scratch. Today's GPUs run at most 8 blocks on each of some 190 multiprocessors.
 MAX_BLOCKS = 2048
 # How many float64 numbers a block may leave in Scratch.
 TOTALS_OF_BLOCK = 4

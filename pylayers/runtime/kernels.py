@@ -97,16 +97,20 @@ class Launcher:
         self._argument = ctypes.c_void_p(ctypes.addressof(self._params))
         variant = tuple(sorted(plan.macros.items()))
         self._launches = {name: self._prepare(name, variant) for name in NAMES}
-        self.shapes = shapes
         if plan.kept:
             self._kept = gpu.backend.empty(plan.kept)
             self._params.kept = self._kept.data.ptr
+        self.shapes = shapes  # last: an error above leaves them unprepared
 
     def _prepare(self, name, variant):
         """The handle of a kernel, and the number of blocks: no more than the GPU can run at once."""
         function = gpu.backend.function(self._device, self._kernels, variant, name)
-        at_once = self.processors * gpu.backend.blocks_of_processor(function, geometry.THREADS)
-        return function, min(self.plan.tiles, at_once, geometry.MAX_BLOCKS)
+        of_processor = gpu.backend.blocks_of_processor(function, geometry.THREADS)
+        if not of_processor:
+            raise RuntimeError(
+                f"this GPU cannot run the kernel {name} of {self._kernels.path.parent.name}: it is too small"
+            )
+        return function, min(self.plan.tiles, self.processors * of_processor, geometry.MAX_BLOCKS)
 
     def clear(self, field):
         """Fills a field of Scratch with zeros, after what has been launched."""

@@ -2,8 +2,8 @@
 
 Ctrl-C raises KeyboardInterrupt in the main thread between any two of its bytecodes. The standard library's pools may
 then leave a lock held, and the next call hangs. So the caller here takes no lock that it would have to give back. Each
-change that it makes is one call in C: it puts something into a queue, or sets a key of a dict that is not set yet. Each
-may be done twice.
+change that it makes is one call in C: it puts something into a queue, sets a key of a dict that is not set yet, or says
+which processors a helper may run on. Each may be done twice.
 """
 
 import _thread
@@ -12,10 +12,10 @@ import ctypes
 import os
 from queue import SimpleQueue
 
+# Up to this number helpers are moved, at 1 µs each. Among more processors there is a free one.
+_FEW = 8
 # Seconds between two looks at a helper that is not done. It wakes the caller itself; an interrupt can lose that.
 _LOOK = 0.05
-
-
 # The number of the processor that the caller runs on; Python has no function for it.
 _processor = getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1)
 
@@ -72,10 +72,11 @@ class _Helpers:
         """Keeps the helpers off the processor that the caller runs on.
 
         OpenBLAS's threads go on spinning after Caffe's layers. Linux then takes their processor for a busy one, and a
-        helper may wait for the caller's, though the spinning threads would give way to it.
+        helper may wait for the caller's, though the spinning threads would give way to it. Nothing but the kit's own
+        work runs in a helper, so nothing else is bound.
         """
         here = _processor(), len(self._ids)
-        if here == self._apart:
+        if here == self._apart or len(self._ids) > _FEW:
             return
         others = os.sched_getaffinity(0) - {here[0]}
         if others:

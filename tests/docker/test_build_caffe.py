@@ -28,6 +28,7 @@ from harness.build_script import SCRIPT, assert_fails, build
         (["--python", "/bin/true"], "--python: '/bin/true' is not a Python 3"),
         (["--caffe-of", "no-such-python"], "--caffe-of: 'no-such-python' is not a Python 3"),
         (["--caffe-of", "/bin/ls"], "--caffe-of: '/bin/ls' is not a Python 3"),
+        (["--with-cudnn"], "--with-cudnn is for the CUDA build; give --cuda, or leave it out"),
         (["--with-nccl"], "--with-nccl is for the CUDA build; give --cuda, or leave it out"),
         (["--cuda-arch", "90"], "--cuda-arch is for the CUDA build; give --cuda, or leave it out"),
         (["--wheel"], "--wheel needs a value (see --help)"),

@@ -74,4 +74,6 @@ else
   echo "sanitizer - - it does not run here: $probe" >>"$out/steps.txt"
 fi
 step large 90 "${pytest[@]}" tests/gpu/test_gpu_parity.py -k 2_gib
+# Nothing to do for a wheel without cuDNN.
+step cudnn 60 "${pytest[@]}" tests/gpu/test_gpu_cudnn.py
 "$python" tests/gpu/summary.py "$out"

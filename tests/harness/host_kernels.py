@@ -29,6 +29,7 @@ FLAGS = os.environ.get("HOST_KERNELS_FLAGS", "").split()
 # With these a kernel counts the bytes that it reads and writes.
 COUNTING = ("-fsanitize=thread", "-DCOUNT_BYTES")
 _LOCK = threading.Lock()
+_GUARD = np.arange(1024) % 251
 
 
 @functools.cache
@@ -104,12 +105,12 @@ class HostCupy:
     float64 = np.float64
     __version__ = "host"
 
-    def __init__(self, processors=2):
+    def __init__(self, processors=2, blocks_of_processor=4):
         self.__name__ = "cupy"
         self.order = 0
         self.launches = []
         self.streams = []
-        self._handles = {}
+        self._handles, self._guarded = {}, []
         runtime = SimpleNamespace(
             cudaDevAttrMultiProcessorCount=16,
             deviceGetAttribute=lambda attribute, device: processors,
@@ -127,7 +128,7 @@ class HostCupy:
             alloc_pinned_memory=_Memory,
             driver=SimpleNamespace(
                 launchKernel=self._launch,
-                occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 4,
+                occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: blocks_of_processor,
             ),
             runtime=runtime,
             Event=_Event,
@@ -145,7 +146,11 @@ class HostCupy:
         return _Array(np.array(numbers, dtype))
 
     def empty(self, count, dtype):
-        return _Array(np.empty(count, dtype))
+        """Memory, and behind it numbers that must stay: `_launch` looks."""
+        memory = np.empty(count + len(_GUARD), dtype)
+        memory[count:] = _GUARD
+        self._guarded.append(memory[count:])
+        return _Array(memory[:count])
 
     def RawKernel(self, code, name):  # noqa: N802
         return lambda grid, block, arguments: None
@@ -166,6 +171,7 @@ class HostCupy:
         self.launches.append((name, blocks, threads))
         self.streams.append(stream)
         assert call(ctypes.c_void_p.from_address(argument), blocks, threads, self.order)
+        assert all((guard == _GUARD).all() for guard in self._guarded), f"{name} writes beyond what it keeps"
 
     def _memset(self, pointer, value, size, stream):
         self.streams.append(stream)

@@ -5,7 +5,7 @@ All other tests of the losses run so too, see `engine` in conftest.py. harness/h
 
 import numpy as np
 import pytest
-from harness import oracle
+from harness import host_kernels, oracle
 from harness.closeness import assert_close_gradient, assert_close_loss
 from harness.nets import (
     CHANNEL_SUM,
@@ -21,7 +21,7 @@ from harness.nets import (
     run_again,
 )
 
-from pylayers.runtime import gpu
+from pylayers.runtime import geometry, gpu
 
 pytestmark = pytest.mark.engines("host")
 
@@ -114,6 +114,35 @@ def test_few_sums_of_many_channels(loss_weight, cupy):
     assert [name for name, _, _ in cupy.launches] == ["forward", "backward", "forward", "backward"]
     assert net.blobs["loss"].data == 7
     np.testing.assert_array_equal(net.blobs["pred"].diff, found.diffs["pred"])
+
+
+@pytest.mark.parametrize(
+    ("processors", "of_processor", "blocks"), [(2, 4, 8), (1, 1, 1), (3000, 8, geometry.MAX_BLOCKS), (132, 8, 1056)]
+)
+def test_blocks_are_not_more_than_the_gpu_can_run_at_once_nor_than_scratch_has_room_for(
+    processors, of_processor, blocks, monkeypatch
+):
+    """2,560 tiles of 256 positions."""
+    monkeypatch.setattr(gpu, "backend", host_kernels.HostGpu())
+    cupy = gpu.backend.cupy = host_kernels.HostCupy(processors, of_processor)
+    bottoms = {"scores": np.ones((10, 2, 65536), np.float32), "label": np.ones((10, 65536), np.float32)}
+    net = load(net_text(python_layer(SOFTMAX, bottoms), bottoms))
+    fill(net, bottoms)
+    found = run_again(net, bottoms)
+    assert [launch[1:] for launch in cupy.launches] == [(blocks, geometry.THREADS)] * 2
+    assert_close_loss(found.loss, np.log(2))
+    small = {"scores": np.ones((3, 2), np.float32), "label": np.ones(3, np.float32)}
+    fill(net, small)
+    net.forward()
+    assert cupy.launches[-1][1:] == (1, geometry.THREADS)
+
+
+def test_a_gpu_that_has_no_room_for_a_block_is_named(monkeypatch):
+    monkeypatch.setattr(gpu, "backend", host_kernels.HostGpu())
+    gpu.backend.cupy = host_kernels.HostCupy(blocks_of_processor=0)
+    net = load(net_text(python_layer(SOFTMAX, SCORES), SCORES))
+    with pytest.raises(RuntimeError, match="cannot run the kernel forward of weighted_softmax: it is too small"):
+        net.forward()
 
 
 OVER_ARRAYS = {

@@ -115,7 +115,7 @@ def test_any_pieces_match_oracle(shape, axis, size, monkeypatch):
 
 
 @pytest.mark.parametrize("spread", [0.1, 10, 100, 1e4])
-@pytest.mark.parametrize("centre", [-1e4, -100, -35, 0, 35, 100, 1e4])
+@pytest.mark.parametrize("centre", [-1e6, -1e5, -1e4, -100, -35, 0, 35, 100, 1e4, 1e5, 1e6])
 @pytest.mark.parametrize(("shape", "axis"), [((64, 10), 1), ((2, 5, 6, 7), 1)])
 @pytest.mark.filterwarnings("error")
 def test_scores_of_any_size(shape, axis, centre, spread, monkeypatch):

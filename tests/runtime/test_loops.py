@@ -135,8 +135,9 @@ def test_exp_of_a_difference_keeps_what_the_subtraction_rounds_away():
     from pylayers.losses import float_loops
 
     every = numba.njit(lambda x, y: [float_loops.exp_minus(a, y) for a in x], error_model="numpy")
-    for peak in np.array([0.3, 8.1, 30.7, -12.3, 1e4], np.float32):
-        x = (peak - np.linspace(0, 40, 20001)).astype(np.float32)
+    sizes = np.array([1e-3, 0.3, 8.1, 12.3, 30.7, 1e4, 16383.9, 16384, 3.3e4, 1e5, 1e6, 1e7], np.float32)
+    for peak in (*sizes, *-sizes):
+        x = (peak - np.linspace(0, 80, 20001)).astype(np.float32)
         np.testing.assert_allclose(every(x, peak), np.exp(x.astype(float) - float(peak)), rtol=2e-7)
     special = np.array([np.nan, -np.inf, 1], np.float32)
     np.testing.assert_array_equal(every(special, np.float32(1)), [np.nan, 0, 1])

@@ -88,7 +88,7 @@ def test_geometric_mean_of_eight_of_the_ten_shapes():
 
 def test_bytes_moved():
     assert bench.bytes_moved(Case("euclidean", (10, 100))) == (8000, 12000)
-    assert bench.bytes_moved(Case("softmax", (10, 100))) == (4000, 8000)
+    assert bench.bytes_moved(Case("softmax", (10, 100))) == (4040, 8040)
     assert bench.bytes_moved(Case("channel-sum", (10, 3, 5, 5), target=(10, 1, 5, 5))) == (4000, 4000)
     assert bench.bytes_moved(Case("channel-sum-all", (10, 3, 5, 5), target=(10, 1))) == (3040, 3040)
 

@@ -3,7 +3,7 @@
 import functools
 import json
 import pickle
-import sys
+from types import SimpleNamespace
 
 import caffe
 import pytest
@@ -93,8 +93,8 @@ def test_torch_compile_is_timed_or_the_reason_said(works, small, monkeypatch, ca
 
         return run
 
-    monkeypatch.setattr(pytorch, "import_torch", lambda threads: sys)
-    monkeypatch.setattr(sys, "__version__", "2", raising=False)
+    torch = SimpleNamespace(__version__="2", cuda=SimpleNamespace(empty_cache=lambda: None))
+    monkeypatch.setattr(pytorch, "import_torch", lambda threads: torch)
     monkeypatch.setattr(pytorch, "call", call)
     monkeypatch.setattr(gpu_bench, "LARGE", SMALL[:1])
     result = gpu_bench.measure(SMALL[:2], 1)

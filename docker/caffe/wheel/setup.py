@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.dist import Distribution
 
 POST = 1  # raised where a change to the build changes the wheel for its users
-LOCAL = os.environ["CAFFE_LOCAL"]  # what was built, such as "", "opencv", "cu12" or "cu13.nccl.opencv"
+LOCAL = os.environ["CAFFE_LOCAL"]  # what was built, such as "", "opencv", "cu12" or "cu13.cudnn.nccl.opencv"
 TOOLS = [path.stem.removeprefix("lib") for path in Path("bvlc_caffe").glob("lib*.so")]
 BUILT = os.environ["CUDA_VERSION"]  # such as 12.4: older libraries may lack what it calls
 CUDA = {
@@ -15,6 +15,7 @@ CUDA = {
     "cu13": [f"nvidia-cublas>={BUILT},<14", f"nvidia-cuda-runtime>={BUILT},<14", "nvidia-curand==10.*"],
 }
 FOR = LOCAL.split(".")[0]
+CUDNN = [f"nvidia-cudnn-{FOR}==9.*"] if "cudnn" in LOCAL.split(".") else []
 NCCL = [f"nvidia-nccl-{FOR}"] if "nccl" in LOCAL.split(".") else []
 
 
@@ -42,6 +43,6 @@ setup(
     extras_require={
         "image": ["scikit-image"],  # caffe.io.load_image, resize_image, and what calls them
         "draw": ["pydot"],
-        **({f"cuda{FOR[2:]}": CUDA[FOR] + NCCL} if FOR in CUDA else {}),
+        **({f"cuda{FOR[2:]}": CUDA[FOR] + CUDNN + NCCL} if FOR in CUDA else {}),
     },
 )

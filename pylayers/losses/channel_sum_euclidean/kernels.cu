@@ -38,7 +38,7 @@ __device__ Place place_of(const Params& p) { return Place(PRED_CHANNELS ? 0 : p.
 
 // The channels that a thread has of a sum in one blob: how many, and where the first one is.
 struct Channels {
-  int count;
+  int count, whole;  // whole: how many each row has at least
   Index first;
 };
 
@@ -68,15 +68,15 @@ struct Segment {
   __device__ Index step() const { return (Index)p.inner << at.bits; }
 
   __device__ Channels share(Index channels) const {
-    Index begin = at.row, end = channels;
+    Index begin = 0, size = channels;
 #if FEW
     Index length = (channels + (Index)p.segments - 1) / (Index)p.segments;
-    begin += number * length;
-    end = min((number + 1) * length, channels);
+    begin = number * length;
+    size = max((Index)0, min(length, channels - begin));
 #endif
-    Index first = (outer * channels + begin) * (Index)p.inner + (position - outer * (Index)p.inner);
-    bool known = PRED_CHANNELS > 0;
-    return {known ? (int)channels : begin < end ? (int)((end - begin + at.rows - 1) >> at.bits) : 0, first};
+    Index first = (outer * channels + begin + at.row) * (Index)p.inner + (position - outer * (Index)p.inner);
+    if (PRED_CHANNELS) return {(int)channels, (int)channels, first};
+    return {(int)((size - at.row + at.rows - 1) >> at.bits), (int)(size >> at.bits), first};
   }
 
   // This lane's part of s(pred) − s(target).
@@ -84,8 +84,8 @@ struct Segment {
     Sum sum = {0};
     for (int begin = 0; begin < max(pred.count, target.count); begin += CHUNK) {
       float a[CHUNK], b[CHUNK];
-      read(a, p.pred, pred.first + begin * step(), step(), pred.count - begin, 0);
-      read(b, p.target, target.first + begin * step(), step(), target.count - begin, 0);
+      read(a, p.pred, pred.first + begin * step(), step(), pred.count - begin, pred.whole - begin, 0);
+      read(b, p.target, target.first + begin * step(), step(), target.count - begin, target.whole - begin, 0);
 #pragma unroll
       for (int k = 0; k < CHUNK; ++k) sum.value += (double)a[k] - b[k];
     }

@@ -12,7 +12,7 @@
 //   2. The rows' numbers are combined (reduce_rows).
 //   3. The first row adds the position's loss, its weight and its count, notes a wrong label, and keeps the peak and
 //      the total, others + exp(x_y − peak), for backward.
-//   4. Where prob is wanted, each row reads its share again, and writes prob.
+//   4. Where prob is wanted, each row reads its share again, unless it has it in registers, and writes prob.
 //   5. The sums are combined over all blocks (reduce_grid). One thread finds Z, writes the loss, keeps Z for backward,
 //      and reports the first wrong label.
 // backward reads each score once:
@@ -121,7 +121,7 @@ struct Softmax {
 // The scores that one thread has of a position: those of the classes row, row + rows, row + 2·rows, ...
 struct Share {
   Index first, step;  // where they begin in the blob, and how far they are apart
-  int count;
+  int count, whole;   // whole: how many each row has at least
 
   __device__ Share(const Params& p, const Place& at, Index position) {
     Index inner = p.inner, classes = CLASSES ? CLASSES : p.classes;
@@ -129,22 +129,22 @@ struct Share {
     first = (outer * classes + at.row) * inner + (position - outer * inner);
     step = inner << at.bits;
     count = CLASSES ? CLASSES : (int)((classes - at.row + at.rows - 1) >> at.bits);
+    whole = CLASSES ? CLASSES : (int)(classes >> at.bits);
   }
 
   // Reads a chunk, from the thread's score number `begin` on.
   __device__ void read(float (&scores)[SCORES], const float* blob, int begin) const {
-    ::read(scores, blob, first + begin * step, step, count - begin, minus_infinity());
+    ::read(scores, blob, first + begin * step, step, count - begin, whole - begin, minus_infinity());
   }
 
   // Whether there is another chunk.
   __device__ bool has(int begin) const { return !CLASSES && begin < count; }
 
-  // Writes the softmax of the scores.
-  __device__ void write_prob(const Params& p, float peak, float scale) const {
-    float scores[SCORES];
+  // Writes the softmax of the scores. `scores` has the last chunk that was read, which with CLASSES is all of them.
+  __device__ void write_prob(const Params& p, float (&scores)[SCORES], float peak, float scale) const {
     int begin = 0;
     do {
-      read(scores, p.scores, begin);
+      if (!CLASSES) read(scores, p.scores, begin);
 #pragma unroll
       for (int k = 0; k < SCORES; ++k)
         if (begin + k < count) p.prob[first + (begin + k) * step] = scale * shrink(scores[k], peak);
@@ -169,12 +169,6 @@ struct Share {
 
 // The place of a class among a thread's scores; below 0 where it is another thread's, or there is no class.
 __device__ int place_in_share(int y, const Place& at) { return (y & (at.rows - 1)) == at.row ? y >> at.bits : IGNORED; }
-
-// The others alone, for backward, which knows the peak.
-struct Others {
-  float value;
-  __device__ void add(const Others& other) { value += other.value; }
-};
 
 struct Sums {
   double loss, weight, valid;
@@ -220,7 +214,7 @@ KERNEL forward(Params p) {
       sums.valid += 1;
     }
     if (y == WRONG) sums.wrong = fmin(sums.wrong, (double)position);
-    if (p.prob) share.write_prob(p, all.peak, 1 / total);
+    if (p.prob) share.write_prob(p, scores, all.peak, 1 / total);
   }
   if (!reduce_grid(sums, zero, p.scratch)) return;
   double normalizer = p.normalizer;
@@ -252,7 +246,7 @@ KERNEL backward(Params p) {
       total = all.others + all.exp_own();
     }
     float factor = y >= 0 ? (float)(scale * weight_at(p, position, y)) / total : 0;
-    Others others = {share.write_gradient(p.scores_diff, scores, 0, place, peak, factor, y >= 0)};
+    Total<float> others = {share.write_gradient(p.scores_diff, scores, 0, place, peak, factor, y >= 0)};
     for (int begin = SCORES; share.has(begin); begin += SCORES) {
       share.read(scores, p.scores, begin);
       others.value += share.write_gradient(p.scores_diff, scores, begin, place, peak, factor, y >= 0);

@@ -8,7 +8,7 @@ as in formula.py) have the shape (outer, inner).
 
 import numpy as np
 
-from pylayers.losses.float_loops import exp, exp_minus, largest, log1p
+from pylayers.losses.float_loops import exp, exp_minus, is_large, largest, log1p
 from pylayers.runtime.loops import REORDERED, compiled
 from pylayers.runtime.prefetch import fetch
 
@@ -56,26 +56,27 @@ def write_gradients(x, y, weight, peak, others, scale, diff, row_start, row_stop
 
 
 @compiled(fastmath=REORDERED)
-def _sum_exp(row, peak):
-    total = 0.0
+def _sum_exp(row, peak, ahead):
+    total, large = 0.0, is_large(peak)
     for start in range(0, row.size, _RUN):
         part = _zero
-        fetch(row, start + row.size, _RUN)
+        fetch(row, start + ahead, _RUN)
         x = row[start : start + _RUN]
         for j in range(x.size):
-            part += exp_minus(x[j], peak)
+            part += exp_minus(x[j], peak, large)
         total += part
     return total
 
 
 @compiled()
 def _write_exp(row, peak, factor, out):
+    large = is_large(peak)
     for start in range(0, out.size, _RUN):
         fetch(row, start + row.size, _RUN)
         fetch(out, start + row.size, _RUN)
         x, result = row[start : start + _RUN], out[start : start + _RUN]
         for j in range(result.size):
-            result[j] = exp_minus(x[j], peak) * factor
+            result[j] = exp_minus(x[j], peak, large) * factor
 
 
 @compiled()
@@ -85,23 +86,33 @@ def _update_peak(peak, row):
 
 
 @compiled(fastmath={"contract"})
-def _add_exp(row, peak, y, this, total):
+def _add_exp(row, peak, y, this, total, large):
     for j in range(total.size):
-        e = exp_minus(row[j], peak[j])
+        e = exp_minus(row[j], peak[j], large)
         total[j] += _zero if y[j] == this else e
 
 
 @compiled()
-def _write_exps(row, peak, factor, out, ahead):
+def _write_exps(row, peak, factor, out, ahead, large):
     for start in range(0, out.size, _RUN):
         fetch(row, start + ahead, _RUN)
         fetch(out, start + ahead, _RUN)
         stop = start + _RUN
-        _write_exps_of_run(row[start:stop], peak[start:stop], factor[start:stop], out[start:stop])
+        run = row[start:stop], peak[start:stop], factor[start:stop], out[start:stop]
+        if large:
+            _write_exps_of_large_run(*run)
+        else:
+            _write_exps_of_run(*run)
 
 
 @compiled()
 def _write_exps_of_run(row, peak, factor, out):
+    for j in range(out.size):
+        out[j] = exp_minus(row[j], peak[j], False) * factor[j]
+
+
+@compiled()
+def _write_exps_of_large_run(row, peak, factor, out):
     for j in range(out.size):
         out[j] = exp_minus(row[j], peak[j]) * factor[j]
 
@@ -133,7 +144,7 @@ def _losses_of_rows(x, y, weight, peak, others, prob, row_start, row_stop):
         row, own = x[i].reshape(-1), max(y[i, 0], np.int32(0))
         peak[i, 0] = largest(row)
         own_score = row[own] - peak[i, 0]
-        others[i, 0] = _sum_exp(row[:own], peak[i, 0]) + _sum_exp(row[own + 1 :], peak[i, 0])
+        others[i, 0] = _sum_exp(row[:own], peak[i, 0], row.size) + _sum_exp(row[own + 1 :], peak[i, 0], row.size)
         if y[i, 0] >= 0:
             loss += _loss(own_score, others[i, 0]) * (1.0 if weight is None else weight[i, 0])
         if prob is not None:
@@ -251,9 +262,10 @@ def _add_columns(x, i, start, width, classes, peak, own_in_group, part, total):
     """Writes Σ exp(x − peak) over all classes but y to the first `width` of `total`; `part` is working memory."""
     for j in range(total.size):
         total[j], part[j] = 0.0, _zero
+    large = _any_large(peak)
     for c in range(0, x.shape[1], classes):
         row = _row(x, i, c, classes, start, width)
-        _add_exp(row, peak, own_in_group, np.int32(c), part[: row.size])
+        _add_exp(row, peak, own_in_group, np.int32(c), part[: row.size], large)
         if c // classes % _GROUP == _GROUP - 1:
             _flush_partial_sums(part, total)
     _flush_partial_sums(part, total)
@@ -270,9 +282,18 @@ def _flush_partial_sums(part, total):
 
 @compiled()
 def _write_columns(x, i, start, width, classes, peak, factor, out):
+    large = _any_large(peak)
     for c in range(0, x.shape[1], classes):
         row = _row(x, i, c, classes, start, width)
-        _write_exps(row, peak, factor, _row(out, i, c, classes, start, width), classes * x.shape[2])
+        _write_exps(row, peak, factor, _row(out, i, c, classes, start, width), classes * x.shape[2], large)
+
+
+@compiled()
+def _any_large(peak):
+    found = False
+    for j in range(peak.size):
+        found |= is_large(peak[j])
+    return found
 
 
 @compiled()

@@ -11,7 +11,7 @@ OpenBLAS's do after Caffe's. For comparison the Python layer is timed once more 
 The bytes that must move, at 4 bytes an element, are those of each blob that a formula needs, read once, and of each
 result, written once. Euclidean and channel sum: forward reads pred and target; backward writes one gradient, and reads
 both, or of the channel sum one residual for each sum. Softmax and the other losses over labels: forward reads the
-scores; backward reads them and writes their gradient; labels count where each score has one. These bytes, divided by
+scores and the labels; backward reads both and writes the scores' gradient. These bytes, divided by
 the bandwidth of a plain copy, give the shortest time that memory allows. A blob that fits in the cache can take less.
 """
 
@@ -178,8 +178,7 @@ def bytes_moved(case):
     with tempfile.TemporaryDirectory() as folder:
         bottoms = PAIRS[case.pair].build(case, Path(folder)).bottoms
     first = 4 * math.prod(case.shape)
-    # A label for each position is small beside its scores.
-    moved = sum(4 * math.prod(shape) for name, shape in bottoms.items() if name != "label" or shape == case.shape)
+    moved = sum(4 * math.prod(shape) for shape in bottoms.values())
     # Of the channel sums backward needs the residuals alone, one for each sum.
     sums = {"channel-sum": math.prod(case.shape[2:]), "channel-sum-all": 1}.get(case.pair)
     return moved, first + (moved if sums is None else 4 * case.shape[0] * sums)
