@@ -17,7 +17,7 @@ _FEW = 8
 # Seconds between two looks at a helper that is not done. It wakes the caller itself; an interrupt can lose that.
 _LOOK = 0.05
 # The number of the processor that the caller runs on; Python has no function for it.
-_processor = getattr(ctypes.CDLL(None), "sched_getcpu", lambda: -1)
+_processor = getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)
 
 
 class _Share:
