@@ -71,7 +71,7 @@ def disassemble(binary):
 
 
 def parse(text):
-    """A kernel's instructions and its outermost loops."""
+    """A kernel's instructions, and its loops, a range of them each."""
     code, labels = [], {}
     for line in text.splitlines():
         if label := re.match(r"\s*(\.L_\w+):", line):
@@ -86,9 +86,9 @@ def parse(text):
     return code, loops
 
 
-def moved(code, kinds):
-    """How many floats instructions of some kinds, such as LDG, move in a thread."""
-    found = re.findall(rf"\b(?:{kinds})\.E(\.64|\.128)?[ ]", "\n".join(code))
+def moved(code, kind):
+    """How many floats instructions of a kind, LDG or STG, move in a thread."""
+    found = re.findall(rf"\b{kind}\.E(\.64|\.128)?[ ]", "\n".join(code))
     return sum(ELEMENTS[width] for width in found)
 
 

@@ -59,6 +59,24 @@ def division_by(number):
     return -(-(1 << shift) // number), shift
 
 
+def fields_of(outer, inner, rows):
+    """What each kernel over positions is told of their place in memory, a dict of fields of Params.
+
+    Args:
+        outer: the product of the axes before the classes or channels.
+        inner: that of the axes after them.
+        rows: from `rows_of`.
+    """
+    multiplier, shift = division_by(inner)
+    return {
+        "positions": outer * inner,
+        "inner": inner,
+        "inner_multiplier": multiplier,
+        "inner_shift": shift,
+        "row_bits": rows.bit_length() - 1,
+    }
+
+
 def segments_of(positions, channels, rows, processors):
     """The number of segments, a power of two, that a sum is cut into so that few sums keep a GPU busy.
 

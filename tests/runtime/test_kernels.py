@@ -199,7 +199,6 @@ def channel_sum(
     pred, target, loss_weight=1.0, wanted=(True, True), rows=2, threads=16, blocks=3, order=0, wide=0, segments=1
 ):
     outer, channels, inner = pred.shape
-    multiplier, shift = geometry.division_by(inner)
     values = {
         "pred": pred,
         "target": target,
@@ -207,14 +206,10 @@ def channel_sum(
         "loss_weight": np.array([loss_weight], np.float32),
         "scratch": scratch(CHANNEL_SUM),
         "kept": np.full(outer * inner, SENTINEL, np.float32),
-        "positions": outer * inner,
-        "inner": inner,
-        "inner_multiplier": multiplier,
-        "inner_shift": shift,
+        **geometry.fields_of(outer, inner, rows),
         "pred_channels": channels,
         "target_channels": target.shape[1],
         "normalizer": outer,
-        "row_bits": rows.bit_length() - 1,
         "segments": segments,
     }
     few_channels = rows == segments == 1 and max(channels, target.shape[1]) <= geometry.CHUNK
@@ -285,7 +280,6 @@ def softmax(
     """Runs both kernels; `options` are those of oracle.weighted_softmax."""
     outer, classes, inner = scores.shape
     macros = {"WIDE": 0, "CLASSES": 0, **(macros or {})}
-    multiplier, shift = geometry.division_by(inner)
     weight, ignore = options.get("weight"), options.get("ignore_label")
     class_weights = options.get("class_weights")
     normalization = options.get("normalization", "VALID")
@@ -301,16 +295,12 @@ def softmax(
         "scratch": scratch(SOFTMAX),
         "kept": np.full(2 * label.size, SENTINEL, np.float32),
         "wrong": wrong,
-        "positions": label.size,
-        "inner": inner,
-        "inner_multiplier": multiplier,
-        "inner_shift": shift,
+        **geometry.fields_of(outer, inner, rows),
         "classes": classes,
         "per_weight": 1 if weight is None else label.size // weight.size,
         "ignore_label": np.nan if ignore is None else ignore,
         "normalization": label_facts.Z_KINDS.get(f"Z_{normalization}", 0),
         "normalizer": {"FULL": label.size, "BATCH_SIZE": outer}.get(normalization, 1),
-        "row_bits": rows.bit_length() - 1,
     }
     if forward:
         call(SOFTMAX, macros, "forward", 3, threads, order, values)

@@ -48,7 +48,6 @@ struct Segment {
   Place at;
   Index position, number, outer;
   Channels pred, target;
-
   bool inside;
 
   // Lanes past the last segment repeat it.

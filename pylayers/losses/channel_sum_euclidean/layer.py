@@ -10,7 +10,7 @@ from pylayers.losses.channel_sum_euclidean import formula
 from pylayers.losses.normalization import OF_ELEMENTS, counted_terms
 from pylayers.params import Integer
 from pylayers.runtime import loops
-from pylayers.runtime.geometry import CHUNK, THREADS, division_by, rows_of, segments_of, wide
+from pylayers.runtime.geometry import CHUNK, THREADS, fields_of, rows_of, segments_of, wide
 from pylayers.runtime.kernels import Kernels
 from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
@@ -149,7 +149,6 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
         channels = max(pred_channels, target_channels)
         rows = rows_of(outer * inner, channels, inner, processors)
         segments = segments_of(outer * inner, channels, rows, processors)
-        multiplier, shift = division_by(inner)
         few_channels = channels <= CHUNK
         return Plan(
             tiles=math.ceil(outer * inner * segments * rows / THREADS),
@@ -160,13 +159,9 @@ class ChannelSumEuclideanLossLayer(KernelLossLayer):
                 "TARGET_CHANNELS": target_channels if few_channels else 0,
             },
             fields={
-                "positions": outer * inner,
-                "inner": inner,
-                "inner_multiplier": multiplier,
-                "inner_shift": shift,
+                **fields_of(outer, inner, rows),
                 "pred_channels": pred_channels,
                 "target_channels": target_channels,
-                "row_bits": rows.bit_length() - 1,
                 "segments": segments,
             },
             kept=outer * inner,

@@ -11,7 +11,7 @@ from pylayers.losses import labels
 from pylayers.losses.normalization import counted_terms
 from pylayers.losses.weighted_softmax import formula
 from pylayers.runtime import gpu, loops
-from pylayers.runtime.geometry import CHUNK, THREADS, division_by, rows_of, wide
+from pylayers.runtime.geometry import CHUNK, THREADS, fields_of, rows_of, wide
 from pylayers.runtime.kernels import Kernels
 from pylayers.runtime.tiles import cut, map_tiles, quietly, tiles_of
 
@@ -145,20 +145,15 @@ class WeightedSoftmaxLossLayer(KernelLossLayer):
         outer, classes, inner = self._shape_3d
         positions = outer * inner
         rows = rows_of(positions, classes, inner, processors)
-        multiplier, shift = division_by(inner)
         few_classes = classes <= CHUNK
         return Plan(
             tiles=math.ceil(positions * rows / THREADS),
             macros={"WIDE": wide(self.shapes), "CLASSES": classes if few_classes else 0},
             fields={
-                "positions": positions,
-                "inner": inner,
-                "inner_multiplier": multiplier,
-                "inner_shift": shift,
+                **fields_of(outer, inner, rows),
                 "classes": classes,
                 "per_weight": positions // math.prod(self.shapes[2]) if len(self.shapes) > 2 else 1,
                 "ignore_label": math.nan if self.options.ignore_label is None else self.options.ignore_label,
-                "row_bits": rows.bit_length() - 1,
             },
             kept=0 if few_classes else 2 * positions,
         )

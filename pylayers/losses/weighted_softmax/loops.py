@@ -105,6 +105,7 @@ def _write_exps(row, peak, factor, out, ahead, large):
             _write_exps_of_run(*run)
 
 
+# Two loops, as the compiler makes no vectors of one with a question in it.
 @compiled()
 def _write_exps_of_run(row, peak, factor, out):
     for j in range(out.size):
